@@ -1,0 +1,164 @@
+"""Packed rows: several trajectories one after the other in one row, without padding.
+
+A packed row is right only where attention stays inside each sequence: the positions restart at every sequence and no
+attention mask or default cache may be used with it. Every token but the first of its sequence is a target, so the end
+token is trained and the start token is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ra3kit.data.trajectory import CODE, Trajectory
+from ra3kit.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """One packed row of k sequences, n tokens in all.
+
+    Args:
+        ids: int64 [n], token ids.
+        positions: int64 [n], place of the token in its sequence; restarts at 0 where a sequence begins.
+        lengths: k sequence lengths, each >= 2, their sum n.
+        kinds: uint8 [n], START, CODE, THOUGHT or END (`ra3kit.data.trajectory`).
+    """
+
+    ids: Tensor
+    positions: Tensor
+    lengths: list[int]
+    kinds: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
+        """The same row on another device."""
+        ids, positions, kinds = (
+            t.to(device, non_blocking=non_blocking) for t in (self.ids, self.positions, self.kinds)
+        )
+        return replace(self, ids=ids, positions=positions, kinds=kinds)
+
+    def pin_memory(self) -> PackedBatch:
+        """The same row in page-locked memory (CUDA machines), for asynchronous copies."""
+        return replace(
+            self, ids=self.ids.pin_memory(), positions=self.positions.pin_memory(), kinds=self.kinds.pin_memory()
+        )
+
+    @property
+    def trained_tokens(self) -> int:
+        """Number of targets: every token but the first of each sequence."""
+        return len(self.ids) - len(self.lengths)
+
+
+def pack(trajectories: Sequence[Trajectory]) -> PackedBatch:
+    """Put trajectories one after the other in one row, in the given order.
+
+    Raises:
+        DataError: no trajectory, or one with fewer than two tokens (nothing in it could be trained).
+
+    >>> row = pack([Trajectory.from_lines("a", [[5, 6], [7]], [True, True], 1, 2)] * 2)
+    >>> row.ids.tolist(), row.positions.tolist(), row.lengths, row.trained_tokens
+    ([1, 5, 6, 7, 2, 1, 5, 6, 7, 2], [0, 1, 2, 3, 4, 0, 1, 2, 3, 4], [5, 5], 8)
+    """
+    if not trajectories:
+        raise DataError("pack() was given no trajectory; a row without a trained token cannot be trained on.")
+    lengths = [len(t.ids) for t in trajectories]
+    if min(lengths) < 2:
+        short = trajectories[lengths.index(min(lengths))].snippet_id
+        raise DataError(f"{short}: a trajectory needs a start and an end token, it has {min(lengths)} tokens.")
+    return PackedBatch(
+        ids=torch.from_numpy(np.concatenate([t.ids for t in trajectories]).astype(np.int64)),
+        positions=torch.cat([torch.arange(n) for n in lengths]),
+        lengths=lengths,
+        kinds=torch.from_numpy(np.concatenate([t.kinds() for t in trajectories])),
+    )
+
+
+def pack_rows(trajectories: Iterable[Trajectory], tokens_per_forward: int) -> list[PackedBatch]:
+    """Packed rows of at most `tokens_per_forward` tokens, filled in order.
+
+    A trajectory longer than the limit (an expert snippet never is, one with many thoughts can be) gets a row of its own.
+    """
+    rows: list[list[Trajectory]] = []
+    room = 0
+    for trajectory in trajectories:
+        if not rows or len(trajectory.ids) > room:
+            rows.append([])
+            room = tokens_per_forward
+        rows[-1].append(trajectory)
+        room -= len(trajectory.ids)
+    return [pack(row) for row in rows]
+
+
+@dataclass(frozen=True, eq=False)
+class StepBatch:
+    """All that one optimizer step trains on, cut into rows small enough for one forward and backward.
+
+    Args:
+        micro: the rows to train on.
+        plain: the same snippets without thoughts, for the next-token control; empty outside phase "m".
+        trajectories: the trajectories in `micro`, in order.
+        world_trained_tokens: `trained_tokens` summed over all ranks, what a loss summed over tokens is divided by.
+        world_plain_tokens: the same for `plain`; 0 outside phase "m".
+    """
+
+    micro: list[PackedBatch]
+    plain: list[PackedBatch]
+    trajectories: list[Trajectory]
+    world_trained_tokens: int = field(default=0)
+    world_plain_tokens: int = field(default=0)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> StepBatch:
+        """The same step with its rows on another device; trajectories stay in numpy."""
+        micro, plain = ([row.to(device, non_blocking) for row in rows] for rows in (self.micro, self.plain))
+        return replace(self, micro=micro, plain=plain)
+
+    def pin_memory(self) -> StepBatch:
+        """The same step with its rows in page-locked memory."""
+        return replace(
+            self, micro=[row.pin_memory() for row in self.micro], plain=[row.pin_memory() for row in self.plain]
+        )
+
+    @property
+    def trained_tokens(self) -> int:
+        """Number of targets in `micro`, on this rank."""
+        return sum(row.trained_tokens for row in self.micro)
+
+    @property
+    def code_tokens(self) -> int:
+        """Number of code tokens (no start, end or thought) in `micro`, on this rank."""
+        return sum(int((row.kinds == CODE).sum()) for row in self.micro)
+
+
+def step_batch(
+    trajectories: Sequence[Trajectory],
+    tokens_per_forward: int,
+    with_plain: bool = False,
+    world: Sequence[Trajectory] | None = None,
+) -> StepBatch:
+    """Build the step of one rank.
+
+    Args:
+        trajectories: what this rank trains on in this step.
+        tokens_per_forward: most tokens in one row.
+        with_plain: also give the same snippets without thoughts.
+        world: what all ranks together train on in this step; None when there is one rank.
+    """
+    world = trajectories if world is None else world
+    plain = [t.without_thoughts() for t in trajectories] if with_plain else []
+    return StepBatch(
+        micro=pack_rows(trajectories, tokens_per_forward),
+        plain=pack_rows(plain, tokens_per_forward),
+        trajectories=list(trajectories),
+        world_trained_tokens=sum(len(t.ids) - 1 for t in world),
+        world_plain_tokens=sum(plain_length(t) - 1 for t in world) if with_plain else 0,
+    )
+
+
+def plain_length(trajectory: Trajectory) -> int:
+    """Tokens of a trajectory without its thoughts."""
+    thoughts = trajectory.thoughts
+    return len(trajectory.ids) - int((thoughts[:, 1] - thoughts[:, 0]).sum())
