@@ -167,7 +167,7 @@ class TemporalPrior(LatentPrior):
     >>> prior = TemporalPrior(alpha=0.9, num_latents=1000)
     >>> kl = prior.kl(torch.tensor(0.6), torch.tensor(2.0))
     >>> [round(float(term), 3) for term in kl]
-    [0.311, 1.962]
+    [0.312, 1.963]
     """
 
     def __init__(
