@@ -153,5 +153,5 @@ def group_advantage(
     below = torch.where(is_line, returns - best, 0.0)
     advantage = below - below.sum(-2, keepdim=True) / count.clamp(min=1)
     if baseline == "loo":
-        advantage = advantage * (count / (count - 1).clamp(min=1))
+        advantage = advantage * count / (count - 1).clamp(min=1)  # in this order: integer / integer would be float32
     return torch.where(is_line, advantage, 0.0)
