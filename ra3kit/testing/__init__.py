@@ -1,0 +1,1 @@
+"""Tools for tests, the kit's own and those of components written by others."""

@@ -1,0 +1,97 @@
+"""Optimisation settings and one optimizer step over packed rows, normalised by tokens.
+
+An optimizer step is one `StepBatch`: every micro-batch adds the gradient of its *summed* nats divided by the tokens of
+the whole step, so 1 x 8 rows and 8 x 1 rows give the same gradient, and nothing is carried over between batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ra3kit.errors import RecipeError, RunError
+
+
+@dataclass
+class Optimization:
+    """AdamW with a learning-rate schedule over one phase.
+
+    Args:
+        lr: peak learning rate.
+        weight_decay: decoupled; applied to matrices only, not to norms and biases.
+        betas: AdamW's.
+        warmup: share of the phase's steps with a linear rise, in [0, 1).
+        schedule: "cosine" or "linear" from lr to final * lr, or "constant".
+        final: share of lr left at the end, in [0, 1].
+        clip: largest gradient norm, > 0; null for none.
+    """
+
+    lr: float = 1e-5
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: float = 0.03
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    final: float = 0.1
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and 0 <= self.warmup < 1 and 0 <= self.final <= 1 and (self.clip is None or self.clip > 0)):
+            raise RecipeError(f"{self}: allowed are lr > 0, 0 <= warmup < 1, 0 <= final <= 1, and clip > 0 or null")
+
+    def optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.AdamW:
+        """AdamW over the trainable parameters.
+
+        Raises:
+            RunError: nothing is trainable.
+        """
+        trainable = [p for p in parameters if p.requires_grad]
+        if not trainable:
+            raise RunError("no parameter is trainable: a frozen module was given an optimizer")
+        groups = [
+            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr, betas=self.betas)
+
+    def lr_at(self, step: int, total: int) -> float:
+        """Learning rate of step `step` (0-based) of a phase of `total` steps.
+
+        >>> o = Optimization(lr=1.0, warmup=0.2, schedule="linear", final=0.0)
+        >>> [round(o.lr_at(s, 10), 3) for s in (0, 1, 2, 6, 9)]
+        [0.5, 1.0, 1.0, 0.5, 0.125]
+        """
+        rise = math.ceil(self.warmup * total)
+        if step < rise:
+            return self.lr * (step + 1) / rise
+        if self.schedule == "constant":
+            return self.lr
+        progress = min(1.0, (step - rise) / max(1, total - rise))
+        left = 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+        return self.lr * (self.final + (1 - self.final) * left)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, clip: float | None) -> Tensor:
+    """Clip the gradients of an optimizer's parameters to norm `clip`; returns the norm before.
+
+    Raises:
+        RunError: the norm is not finite; the step must not be taken.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+    if not torch.isfinite(norm):
+        raise RunError(
+            f"the gradient norm is {float(norm)}: the loss diverged. Lower the learning rate, or look at the batch; "
+            "the weights of the last step are untouched."
+        )
+    return norm

@@ -1,0 +1,311 @@
+"""The base policy pi: a causal language model trained by next-token prediction on packed rows.
+
+Alone it is the NTP baseline (stage ntp); inside `RA3Module` it is pi, whose M-step is the same next-token prediction on
+the bootstrapped trajectories. The ids it trains on are those of the trajectories, never re-encoded text.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import LinearCrossEntropyOptions
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from ra3kit.data.packing import PackedBatch, StepBatch, pack_rows
+from ra3kit.data.tokenizer import TokenizerSpec, resolve_tokenizer
+from ra3kit.data.trajectory import THOUGHT, Trajectory
+from ra3kit.errors import ModelError
+from ra3kit.optimize import Optimization, clip_gradients, set_lr
+from ra3kit.rollout import attention
+from ra3kit.rollout.forward import base_model, packed_hidden, target_logps
+
+LOSS_CHUNK = 256
+"""Tokens whose logits exist at once in the loss: 0.68 GiB instead of 6.96 at 4,096 tokens x 151,936 vocabulary."""
+
+
+@dataclass
+class LoRA:
+    """Low-rank adapters through peft (an extra: `pip install ra3kit[peft]`).
+
+    Args:
+        rank: of the adapters.
+        alpha: scale; the update is multiplied by alpha / rank.
+        dropout: on the adapters' input.
+        targets: module names, or "all-linear".
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: str | list[str] = "all-linear"
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """Summed nats of one packed row, split by what the tokens are; the sums carry gradients.
+
+    Args:
+        code: nats of code and end tokens; thought: nats of thought tokens.
+        code_tokens, thought_tokens: how many tokens each sum is over.
+    """
+
+    code: Tensor
+    thought: Tensor
+    code_tokens: int
+    thought_tokens: int
+
+
+class BasePolicy(L.LightningModule):
+    """Next-token prediction with a causal LM.
+
+    Args:
+        model: hub id or folder of a pretrained model; or null with
+        config: a Hugging Face config for a fresh model, `model_type` included (vocab_size comes from the tokenizer).
+        tokenizer: hub id, folder or `TokenizerSpec`; null takes the one beside the pretrained model.
+        optimization: AdamW and schedule, over one phase.
+        lora: train low-rank adapters instead of all weights.
+        dtype: of the weights; "auto" keeps the pretrained ones.
+        activation_checkpointing: recompute activations in the backward pass; less memory, about a third more time.
+
+    Raises:
+        ModelError: neither or both of model and config; not loadable; vocabulary smaller than the tokenizer's; an
+            architecture whose attention cannot be replaced.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        config: dict[str, Any] | None = None,
+        tokenizer: str | TokenizerSpec | None = None,
+        optimization: Optimization | None = None,
+        lora: LoRA | None = None,
+        dtype: Literal["float32", "bfloat16", "auto"] = "float32",
+        activation_checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        if (model is None) == (config is None):
+            raise ModelError(f"give exactly one of model={model!r} (pretrained) and config={config!r} (fresh)")
+        source = tokenizer if tokenizer is not None else model
+        if source is None:
+            raise ModelError("a fresh model (config=...) needs a tokenizer: a folder, a hub id or a TokenizerSpec")
+        self.tokenizer: PreTrainedTokenizerBase = resolve_tokenizer(source)
+        self.optimization = optimization or Optimization()
+        self.model: torch.nn.Module = _load(model, dtype) if model is not None else _fresh(config, self.tokenizer)
+        _check(base_model(self.model), self.tokenizer)
+        if activation_checkpointing:
+            base_model(self.model).gradient_checkpointing_enable({"use_reentrant": False})
+        if lora is not None:
+            self.model = _with_lora(self.model, lora)
+        self.phase_steps: int | None = None  # length of the phase whose schedule is running; None: the whole fit
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimization.optimizer(self.parameters())
+
+    def training_step(self, batch: StepBatch, batch_idx: int) -> None:
+        """One optimizer step of NTP; logs `ntp/*`."""
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        total = self.phase_steps or int(self.trainer.estimated_stepping_batches)
+        lr = self.optimization.lr_at(self.trainer.global_step, total)
+        logs = self.fit_step(self, optimizer, batch.micro, batch.world_trained_tokens, lr)
+        self.log_dict({f"ntp/{name}": value for name, value in logs.items()})
+        self.log("loss", logs["loss"], prog_bar=True, logger=False)
+
+    def fit_step(
+        self,
+        owner: L.LightningModule,
+        optimizer: Any,
+        rows: Sequence[PackedBatch],
+        world_tokens: int,
+        lr: float,
+    ) -> dict[str, float]:
+        """Accumulate the rows' gradients, normalised by tokens, clip, and step.
+
+        Args:
+            owner: the LightningModule that a trainer fits (this one, or the RA3Module it is part of).
+            optimizer: over this policy's parameters.
+            rows: this rank's packed rows.
+            world_tokens: trained tokens of all ranks' rows together.
+            lr: learning rate of this step.
+
+        Returns:
+            loss, code_loss, thought_loss (nats per token; thought_loss nan without thoughts), grad_norm, lr, tokens.
+        """
+        # ranks' gradients are averaged by the strategy, so each contributes its sum times the number of ranks
+        scale = owner.trainer.world_size / world_tokens
+        optimizer.zero_grad()
+        sums = np.zeros(4)
+        for row in rows:
+            loss = self.row_loss(row)
+            owner.manual_backward((loss.code + loss.thought) * scale)
+            sums += [float(loss.code), float(loss.thought), loss.code_tokens, loss.thought_tokens]
+        norm = clip_gradients(optimizer, self.optimization.clip)
+        set_lr(optimizer, lr)
+        optimizer.step()
+        code, thought, code_tokens, thought_tokens = sums.tolist()
+        return {
+            "loss": (code + thought) / (code_tokens + thought_tokens),
+            "code_loss": code / code_tokens,
+            "thought_loss": thought / thought_tokens if thought_tokens else float("nan"),
+            "grad_norm": float(norm),
+            "lr": lr,
+            "tokens": code_tokens + thought_tokens,
+        }
+
+    def row_loss(self, row: PackedBatch) -> RowLoss:
+        """Next-token cross-entropy of a packed row in nats, summed, split into code and thoughts."""
+        hidden = packed_hidden(self.model, row.ids, row.positions, row.lengths)[:-1]
+        targets, kinds = row.ids[1:], row.kinds[1:]
+        is_trained = row.positions[1:] > 0  # the first token of a sequence is not predicted from the one before it
+        is_thought = is_trained & (kinds == THOUGHT)
+        is_code = is_trained & ~is_thought
+        head = base_model(self.model).get_output_embeddings()
+        code_tokens, thought_tokens = int(is_code.sum()), int(is_thought.sum())
+        return RowLoss(
+            _summed_nats(head, hidden[is_code], targets[is_code]),
+            _summed_nats(head, hidden[is_thought], targets[is_thought]) if thought_tokens else hidden.new_zeros(()),
+            code_tokens,
+            thought_tokens,
+        )
+
+    def validation_step(self, batch: list[Trajectory], batch_idx: int) -> None:
+        """Cross-entropy of held-out code, nats per code token; logs `eval/ntp/plain_ce`."""
+        logps = self.score(batch)
+        tokens = sum(len(values) for values in logps)
+        nats = -sum(float(values.sum()) for values in logps)
+        self.log("eval/ntp/plain_ce", nats / tokens, batch_size=tokens, prog_bar=True, sync_dist=True)
+
+    # ---- scoring --------------------------------------------------------------------------------------------------
+
+    def score(self, trajectories: Sequence[Trajectory], tokens_per_forward: int = 4096) -> list[np.ndarray]:
+        """Raw next-token log-probabilities of each trajectory, float64 [t - 1] nats, log-softmax in float32."""
+        return score(self.model, trajectories, tokens_per_forward)
+
+    def snapshot(self) -> torch.nn.Module:
+        """A frozen copy of the weights in evaluation mode, the pi that an E-step's rewards come from."""
+        return copy.deepcopy(self.model).requires_grad_(False).eval()
+
+    # ---- saving and planning --------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write an ordinary Hugging Face folder (LoRA merged into the weights) that loads without this package."""
+        model = self.model
+        if hasattr(model, "merge_and_unload"):
+            model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+        base_model(model).save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def plan(self) -> dict[str, Any]:
+        """Parameters and memory for `fit --dry-run`."""
+        return {"parameters": parameter_counts(self.model), "memory": training_memory(self.model, "policy")}
+
+
+def score(
+    model: torch.nn.Module, trajectories: Sequence[Trajectory], tokens_per_forward: int = 4096
+) -> list[np.ndarray]:
+    """Raw next-token log-probabilities under `model` of each trajectory: float64 [t - 1], nats, without gradient."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    out: list[np.ndarray] = []
+    with torch.inference_mode():
+        for row in pack_rows(trajectories, tokens_per_forward):
+            row = row.to(device)
+            hidden = packed_hidden(model, row.ids, row.positions, row.lengths)
+            logps = target_logps(model, hidden[:-1], row.ids[1:]).double().cpu().numpy()
+            ends = np.cumsum(row.lengths)
+            out += [logps[end - length : end - 1] for end, length in zip(ends, row.lengths, strict=True)]
+    model.train(was_training)
+    return out
+
+
+def _summed_nats(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross-entropy without ever holding all logits; accumulated in float32."""
+    weight, bias = head.weight, getattr(head, "bias", None)
+    return F.linear_cross_entropy(
+        hidden.to(weight.dtype),
+        weight,
+        targets,
+        linear_bias=bias,
+        reduction="sum",
+        options=LinearCrossEntropyOptions(batch_chunk_size=LOSS_CHUNK),
+    )
+
+
+def _load(name: str, dtype: str) -> PreTrainedModel:
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, attn_implementation=attention.NAME, dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"model {name!r} cannot be loaded: {str(error).splitlines()[0]} Give a folder with config.json and "
+            "safetensors, or a hub id where the hub can be reached (HF_HUB_OFFLINE unset)."
+        ) from error
+
+
+def _fresh(config: dict[str, Any] | None, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    settings = dict(config or {})
+    if "model_type" not in settings:
+        raise ModelError(f"config={config!r} needs a model_type, qwen2 or llama say")
+    settings.setdefault("vocab_size", len(tokenizer))
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    try:
+        full = AutoConfig.for_model(**{**ids, **settings})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"config={config!r} is no Hugging Face model config: {error}") from error
+    return AutoModelForCausalLM.from_config(full, attn_implementation=attention.NAME)
+
+
+def _check(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    config = model.config
+    if config.vocab_size < len(tokenizer):
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens but the model's vocabulary is {config.vocab_size}: they do not "
+            "belong together"
+        )
+    if config._attn_implementation != attention.NAME:
+        raise ModelError(
+            f"{type(model).__name__} does not let its attention be replaced (got {config._attn_implementation})"
+        )
+
+
+def _with_lora(model: torch.nn.Module, lora: LoRA) -> torch.nn.Module:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ModelError("lora needs peft: pip install 'ra3kit[peft]'") from error
+    settings = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, settings)
+
+
+def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
+    """All and trainable parameters (tied ones counted once)."""
+    parameters = list(model.parameters())
+    return {
+        "total": sum(p.numel() for p in parameters),
+        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+    }
+
+
+def training_memory(model: torch.nn.Module, name: str) -> dict[str, int]:
+    """Bytes of weights, gradients and AdamW moments of a trained model."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return {f"{name}: weights": weights, f"{name}: gradients": trained, f"{name}: AdamW moments": 2 * trained}

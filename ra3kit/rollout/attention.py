@@ -1,0 +1,201 @@
+"""Attention over packed ids `[1, n]`, registered with transformers as "ra3" so that its model code stays as it is.
+
+Two layouts say which tokens see which:
+- `PackedLayout`: sequences side by side in one row, each causal within itself (training and scoring).
+- `SlotLayout`: some tokens for each of many rows whose earlier keys and values lie in static cache slots (rollouts).
+
+Call a model with `layout=...` and `use_cache=False`, without an attention mask (a mask or a cache would let the
+sequences of a packed row see each other). Without a layout each batch row is one causal sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PretrainedConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+NAME = "ra3"
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """Lengths of the sequences that stand side by side in the packed row; they sum to n."""
+
+    lengths: tuple[int, ...]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float) -> Tensor:
+        """q [1, h, n, d], k and v [1, kv, n, d] -> [1, n, h, d]."""
+        out = torch.empty_like(q) if not q.requires_grad else None
+        bounds = [0]
+        for length in self.lengths:
+            bounds.append(bounds[-1] + length)
+        parts = []
+        for a, b in pairwise(bounds):
+            part = F.scaled_dot_product_attention(
+                q[:, :, a:b],
+                k[:, :, a:b],
+                v[:, :, a:b],
+                is_causal=True,
+                scale=scale,
+                dropout_p=dropout,
+                enable_gqa=True,
+            )
+            if out is None:
+                parts.append(part)
+            else:
+                out[:, :, a:b] = part
+        return (torch.cat(parts, dim=2) if out is None else out).transpose(1, 2)
+
+
+class SlotCache:
+    """Static keys and values: per layer `[slots * capacity, kv, d]`, token-major, so that a write is one index copy."""
+
+    def __init__(self, config: PretrainedConfig, slots: int, capacity: int, dtype: torch.dtype, device: torch.device):
+        heads = config.num_key_value_heads
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (slots * capacity, heads, dim)
+        self.slots, self.capacity = slots, capacity
+        # zeros: a masked position still enters 0 * value, and an uninitialised value may be NaN
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+
+    def view(self, store: Tensor, length: int) -> Tensor:
+        """[slots, kv, length, d] view of the first `length` positions of every slot."""
+        heads, dim = store.shape[1:]
+        return store.view(self.slots, self.capacity, heads, dim)[:, :length].transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class SlotLayout:
+    """One engine call: r single-token rows first, then the chunk rows, all packed into `[1, n]`.
+
+    Args:
+        cache: where earlier keys and values lie and the new ones are written.
+        write: int64 [n], flat cache index (slot * capacity + position) of every packed token.
+        single_slots: int64 [r], slot of each single-token row.
+        single_bias: [slots, 1, 1, longest], 0 where a slot's single token may look, a large negative number elsewhere
+            (slots without a single token take part unseen: a view of all slots costs less than a copy of some).
+        chunks: (first packed index, tokens, slot, first position) of every chunk row.
+        chunk_masks: for each chunk row bool [tokens, end], True where its tokens may look; None for the first.
+        padded: whether the chunk rows go as one padded batch (accelerators) or one by one (CPU).
+    """
+
+    cache: SlotCache
+    write: Tensor
+    single_slots: Tensor
+    single_bias: Tensor
+    chunks: tuple[tuple[int, int, int, int], ...]
+    chunk_masks: tuple[Tensor | None, ...]
+    padded: bool
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float) -> Tensor:
+        """q [1, h, n, d], k and v [1, kv, n, d] -> [1, n, h, d]; writes k and v into the cache."""
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        keys.index_copy_(0, self.write, k[0].transpose(0, 1).to(keys.dtype))
+        values.index_copy_(0, self.write, v[0].transpose(0, 1).to(values.dtype))
+        _, h, n, d = q.shape
+        kv = k.shape[1]
+        out = q.new_empty(n, h, d)
+        r = len(self.single_slots)
+        if r:
+            longest = self.single_bias.shape[-1]
+            grouped = q.new_zeros(self.cache.slots, kv, h // kv, d)  # the query heads of a kv head stand as queries
+            grouped[self.single_slots] = q[0, :, :r].transpose(0, 1).reshape(r, kv, h // kv, d)
+            got = F.scaled_dot_product_attention(
+                grouped,
+                self.cache.view(keys, longest),
+                self.cache.view(values, longest),
+                attn_mask=self.single_bias,
+                scale=scale,
+            )
+            out[:r] = got[self.single_slots].reshape(r, h, d)
+        if self.chunks:
+            attend = self._chunks_padded if self.padded else self._chunks_one_by_one
+            attend(q, keys, values, scale, out)
+        return out[None]
+
+    def _chunks_one_by_one(self, q: Tensor, keys: Tensor, values: Tensor, scale: float, out: Tensor) -> None:
+        for (first, count, slot, position), mask in zip(self.chunks, self.chunk_masks, strict=True):
+            base, end = slot * self.cache.capacity, position + count
+            k_row = keys[base : base + end].transpose(0, 1)[None]  # [1, kv, end, d]
+            v_row = values[base : base + end].transpose(0, 1)[None]
+            got = F.scaled_dot_product_attention(
+                q[:, :, first : first + count],
+                k_row,
+                v_row,
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scale,
+                enable_gqa=True,
+            )
+            out[first : first + count] = got[0].transpose(0, 1)
+
+    def _chunks_padded(self, q: Tensor, keys: Tensor, values: Tensor, scale: float, out: Tensor) -> None:
+        device = q.device
+        spec = torch.tensor(self.chunks, device=device)  # [c, 4]
+        first, count, slot, position = spec.unbind(1)
+        most, end = int(count.max()), int((position + count).max())
+        step = torch.arange(most, device=device)
+        index = (first[:, None] + step).clamp(max=q.shape[2] - 1)  # [c, most] packed index, padded rows repeat others
+        q_rows = q[0][:, index].transpose(0, 1)  # [c, h, most, d]
+        k_rows = self.cache.view(keys, end)[slot]
+        v_rows = self.cache.view(values, end)[slot]
+        may_see = torch.arange(end, device=device) <= (position[:, None] + step)[..., None]  # [c, most, end]
+        got = F.scaled_dot_product_attention(
+            q_rows, k_rows, v_rows, attn_mask=may_see[:, None], scale=scale, enable_gqa=True
+        )
+        is_token = step < count[:, None]
+        out[index[is_token]] = got.transpose(1, 2)[is_token]
+
+
+def chunk_mask(count: int, position: int) -> Tensor | None:
+    """bool [count, end]: True where a chunk that begins at `position` may look; None where plain causal does."""
+    end = position + count
+    return None if position == 0 else torch.ones(count, end, dtype=torch.bool).tril(position)
+
+
+def single_bias(visible: Tensor, slots: int, single_slots: Tensor, dtype: torch.dtype) -> Tensor:
+    """[slots, 1, 1, longest] from bool [r, longest]: True where the token of a single row may look."""
+    bias = torch.full((slots, visible.shape[1]), torch.finfo(dtype).min / 2, dtype=dtype, device=visible.device)
+    bias[single_slots] = bias[single_slots].masked_fill(visible, 0.0)
+    return bias[:, None, None]
+
+
+def attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    layout: PackedLayout | SlotLayout | None = None,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """The function transformers calls in every attention layer (see ALL_ATTENTION_FUNCTIONS).
+
+    Raises:
+        ValueError: an attention mask or a sliding window came along; neither is meant for this layout.
+    """
+    window = kwargs.get("sliding_window")
+    if attention_mask is not None or window is not None:
+        raise ValueError(
+            f'attention "{NAME}" takes no mask and no sliding window, got {type(attention_mask)}, {window}'
+        )
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if layout is None:
+        out = F.scaled_dot_product_attention(
+            query, key, value, is_causal=query.shape[2] > 1, scale=scale, dropout_p=dropout, enable_gqa=True
+        )
+        return out.transpose(1, 2), None
+    layer = module.layer_idx
+    assert isinstance(layer, int)
+    return layout.attend(layer, query, key, value, scale, dropout), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
