@@ -22,12 +22,13 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ragged(seed: int, b: int = 3, k: int = 4, n: int = 7) -> tuple[Tensor, Tensor]:
-    """Random rewards [b k n] with NaN on padding; the first snippet fills all lines, the last has one."""
+    """Random rewards [b k n], NaN and numbers on padding; the first snippet fills all lines, the last has one."""
     generator = torch.Generator().manual_seed(seed)
     rewards = torch.randn(b, k, n, generator=generator, dtype=torch.float64) * 5
     lengths = torch.linspace(n, 1, b).long()
     is_line = (torch.arange(n) < lengths[:, None])[:, None].expand(b, k, n)
-    return torch.where(is_line, rewards, torch.nan), is_line
+    rubbish = torch.where(torch.arange(n) % 2 == 0, torch.nan, 1e3)
+    return torch.where(is_line, rewards, rubbish), is_line
 
 
 def looped_returns(r: list[float], horizon: int | None, discount: float) -> list[float]:
