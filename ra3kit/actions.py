@@ -31,7 +31,7 @@ class Action:
 
 
 class ActionSegmenter(ABC):
-    """Cuts a text into primitive actions. Contract: `"".join(a.text for a in segment(text)) == text`, for every text."""
+    """Cuts a text into primitive actions. Contract: `"".join(a.text for a in segment(text)) == text` for every text."""
 
     @abstractmethod
     def segment(self, text: str) -> list[Action]:
@@ -76,8 +76,8 @@ class PythonLines(ActionSegmenter):
 class PythonStatements(ActionSegmenter):
     """One statement per action: a simple statement or the header of a compound one, with all its physical lines.
 
-    Comment lines and decorators belong to the statement after them, blank lines to the one before. Statements that share
-    a line (`a; b`, `if x: y`) are one action. Works on logical lines, so text that does not parse is cut as well.
+    Comment lines and decorators belong to the statement after them, blank lines to the one before. Statements that
+    share a line (`a; b`, `if x: y`) are one action. Works on logical lines, so text that does not parse is cut as well.
 
     >>> [a.text for a in PythonStatements().segment("# c\\nx = [1,\\n 2]\\n@d\\ndef f(): pass\\n")]
     ['# c\\nx = [1,\\n 2]\\n', '@d\\ndef f(): pass\\n']
@@ -105,8 +105,8 @@ _NEXT_BEGINS = re.compile(r"\s*[^\sa-z]")
 
 
 class Sentences(ActionSegmenter):
-    """One sentence of plain text per action: cut after `.`, `!`, `?` (with closing quotes) before white space and no small
-    letter, and at blank lines. A latent may stand before every sentence.
+    """One sentence of plain text per action: cut after `.`, `!`, `?` (with closing quotes) where white space and no
+    small letter follow, and at blank lines. A latent may stand before every sentence.
 
     The space between two sentences of a line begins the second, line ends close the first, as pre-tokenizers have it.
 

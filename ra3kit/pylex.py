@@ -40,7 +40,8 @@ class Scan:
 
     Args:
         line_starts: where each physical line begins; the first is 0. A final line end opens no further line.
-        logical_starts: the line starts that are not inside a string or a bracket and do not follow a continuation.
+        logical_starts: the line starts that are not inside a string or a bracket and do not follow a continuation;
+            the end of the text too, when a logical line ends there.
         comments: half-open spans of the comments, line end not included, in order.
     """
 
@@ -54,7 +55,7 @@ def scan(text: str) -> Scan:
 
     >>> found = scan("x = (1,  # one\\n     2)\\ny = '#'\\n")
     >>> found.line_starts, sorted(found.logical_starts), found.comments
-    ([0, 15, 23], [0, 23], [(9, 14)])
+    ([0, 15, 23], [0, 23, 31], [(9, 14)])
     """
     starts = [0, *(m.end() for m in _LINE_END.finditer(text))]
     lexer = _Lexer(text)

@@ -1,9 +1,10 @@
 """Text to ids, once and for all: every primitive action is encoded on its own and its ids are kept from there on.
 
-A line end is not a token boundary of a whole text (`"):\\n"` can be one token), so actions are cut on strings and encoded
-one by one. Under the Qwen2 and Llama-3 pre-tokenizer rules no pre-token reaches past the line ends and blank lines that
-close an action of `PythonLines(blank_lines="attach")`, so the joined ids equal those of the whole text; under GPT-2's
-rules they differ (the newline is joined to the indentation after it). Either way NTP and RA3 train on the same ids.
+A line end is not a token boundary of a whole text (`"):\\n"` can be one token), so actions are cut on strings and
+encoded one by one. Under the Qwen2 and Llama-3 pre-tokenizer rules no pre-token reaches past the line ends and blank
+lines that close an action of `PythonLines(blank_lines="attach")`, so the joined ids equal those of the whole text.
+Under GPT-2's rules they differ: a newline is joined to the indentation after it. Either way NTP and RA3 train on the
+same ids.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]])
     rows = [list(row) for row in ids]
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         return tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=False)
-    return [tokenizer.decode(row, skip_special_tokens=False, clean_up_tokenization_spaces=False) for row in rows]
+    exact = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+    return [str(tokenizer.decode(row, **exact)) for row in rows]
 
 
 def encode_actions(tokenizer: PreTrainedTokenizerBase, actions: Sequence[Action]) -> list[list[int]]:
@@ -57,7 +59,7 @@ def encode_actions(tokenizer: PreTrainedTokenizerBase, actions: Sequence[Action]
 def inexact_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequence[Sequence[int]]
 ) -> dict[str, None]:
-    """The texts that decode(encode(text)) changes, in order, each once. Empty for a byte-level BPE without normaliser."""
+    """The texts that decode(encode(text)) changes, in order, each once. None for byte-level BPE without normaliser."""
     unique = dict(zip(texts, ids, strict=True))
     back = decode_ids(tokenizer, list(unique.values()))
     return {text: None for text, again in zip(unique, back, strict=True) if text != again}

@@ -43,14 +43,15 @@ class PackedBatch:
 
     def pin_memory(self) -> PackedBatch:
         """The same row in page-locked memory (CUDA machines), for asynchronous copies."""
-        return replace(
-            self, ids=self.ids.pin_memory(), positions=self.positions.pin_memory(), kinds=self.kinds.pin_memory()
-        )
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
 
     @property
     def trained_tokens(self) -> int:
         """Number of targets: every token but the first of each sequence."""
         return len(self.ids) - len(self.lengths)
+
+
+_TENSORS = ("ids", "positions", "kinds")
 
 
 def pack(trajectories: Sequence[Trajectory]) -> PackedBatch:
@@ -80,7 +81,7 @@ def pack(trajectories: Sequence[Trajectory]) -> PackedBatch:
 def pack_rows(trajectories: Iterable[Trajectory], tokens_per_forward: int) -> list[PackedBatch]:
     """Packed rows of at most `tokens_per_forward` tokens, filled in order.
 
-    A trajectory longer than the limit (an expert snippet never is, one with many thoughts can be) gets a row of its own.
+    A trajectory longer than the limit (one with many thoughts can be) gets a row of its own.
     """
     rows: list[list[Trajectory]] = []
     room = 0

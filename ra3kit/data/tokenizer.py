@@ -29,8 +29,8 @@ PRE_TOKENIZER_RULES: dict[str, str] = {
     "llama3": "|".join([_CONTRACTIONS, _WORDS_AND_SPACE.format(digits=r"\p{N}{1,3}")]),
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
 }
-"""The published split patterns: Qwen2 takes digits one by one, Llama-3 up to three; in both a run of line ends joins the
-punctuation or the white space before it. GPT-2 joins line ends to the indentation after them."""
+"""The published split patterns: Qwen2 takes digits one by one, Llama-3 up to three; in both a run of line ends joins
+the punctuation or the white space before it. GPT-2 joins line ends to the indentation after them."""
 
 EOS, BOS = "<|endoftext|>", "<|begin_of_text|>"
 PROBE = "def f(x):\n\n\treturn {'é': \"日本\"}  # 🙂\r\n    \n\fif x:\n        pass\n"
@@ -74,7 +74,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer that cannot carry exact lines and latents.
 
     Raises:
-        TokenizerError: no end token, no single token for "#" or for the newline, or text that is not given back exactly.
+        TokenizerError: no end token, no single token for "#" or for the newline, or text not given back exactly.
     """
     from ra3kit.data.encode import decode_ids, encode_texts
 
@@ -83,8 +83,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     for text, ids in zip(["#", "\n"], singles, strict=True):
         if len(ids) != 1:
             raise TokenizerError(
-                f"tokenizer {tokenizer.name_or_path!r} has no token {text!r} (it gives {len(ids)} tokens), so a thought "
-                "cannot be written as a comment line. Use a byte-level BPE tokenizer (Qwen2, Llama-3, TrainedTokenizer)."
+                f"tokenizer {tokenizer.name_or_path!r} has no token {text!r} ({len(ids)} tokens), so no thought "
+                "can be written as a comment line. Use a byte-level BPE tokenizer (Qwen2, Llama-3, TrainedTokenizer)."
             )
     back = decode_ids(tokenizer, [probe])[0]
     if back != PROBE:
@@ -107,7 +107,7 @@ def tokenizer_id(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def train_byte_level_bpe(texts: Iterable[str], vocab_size: int, rules: Rules = "qwen2") -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE with the pre-tokenizer rules of a published model family. The same texts give the same ids.
+    """Train a byte-level BPE with the pre-tokenizer rules of a published model family. Same texts, same ids.
 
     Args:
         texts: what to train on, in any size.

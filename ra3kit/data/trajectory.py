@@ -109,7 +109,9 @@ class Trajectory:
                 raise DataError(f"{self.snippet_id}: span [{start}, {end}) does not begin at token {position}")
             position = end
         if position != len(self.ids) - 1 or len(self.may_think) != len(self.lines):
-            raise DataError(f"{self.snippet_id}: spans end at {position} of {len(self.ids)} tokens, or may_think is off")
+            raise DataError(
+                f"{self.snippet_id}: spans end at {position} of {len(self.ids)} tokens, or may_think is off"
+            )
         line_starts = set(self.lines[self.may_think][:, 0].tolist())
         for start, end in self.thoughts.tolist():
             if end not in line_starts:
