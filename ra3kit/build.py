@@ -1,0 +1,159 @@
+"""From a resolved recipe to objects: Lightning's command line checks types against the signatures and builds them.
+
+Seeding comes first, then the model, the data module and the trainer, in that order, so that a recipe and its seed give
+the same initial weights everywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import yaml
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ra3kit.errors import RecipeError
+from ra3kit.recipe import Recipe, flatten, normalise
+from ra3kit.signatures import check
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a recipe builds, and the recipe again with every default written out (flat, re-runnable)."""
+
+    model: L.LightningModule
+    data: L.LightningDataModule
+    trainer: L.Trainer
+    complete: dict[str, Any]
+
+
+def build(recipe: Recipe, folder: Path, callbacks: tuple[Callback, ...] = ()) -> Built:
+    """Check a recipe, seed everything with `run.seed`, and build model, data and trainer.
+
+    Args:
+        recipe: resolved, see `ra3kit.recipe.load`.
+        folder: the run folder; TensorBoard files and checkpoints go there. It is not created here.
+        callbacks: added to those of the recipe. A progress bar among them gives way to the recipe's own.
+
+    Raises:
+        RecipeError: something in the recipe does not fit the signatures, or the trainer refuses its settings.
+    """
+    _hush()
+    tree = recipe.tree
+    check(tree, recipe.touched)
+    trainer_arguments = tree.get("trainer") or {}
+    if trainer_arguments.get("default_root_dir") is not None:
+        raise RecipeError("trainer.default_root_dir is set by the run folder. Set run.dir instead.")
+    arguments = normalise({key: tree[key] for key in ("model", "data", "trainer") if key in tree})
+    arguments["seed_everything"] = tree["run"]["seed"]
+    with _quiet_arguments():
+        try:
+            cli = _Builder(folder, callbacks, arguments)
+        except MisconfigurationException as error:
+            raise RecipeError(f"trainer: {error}") from error
+        except _parser_errors() as error:
+            raise RecipeError(clean(str(error))) from error
+    assert cli.datamodule is not None
+    return Built(cli.model, cli.datamodule, cli.trainer, _complete(cli, recipe))
+
+
+class _Builder(LightningCLI):
+    """LightningCLI without its command line: parses a dict, and gives the trainer its folder and logger."""
+
+    def __init__(self, folder: Path, callbacks: tuple[Callback, ...], arguments: dict[str, Any]) -> None:
+        self._folder = folder
+        self._callbacks = callbacks
+        super().__init__(
+            run=False,
+            args=arguments,
+            parser_kwargs={"exit_on_error": False},
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        config = self.config_init["trainer"]
+        if config["logger"] in (None, True):
+            kwargs["logger"] = TensorBoardLogger(str(self._folder), name="", version="", default_hp_metric=False)
+        own = config["callbacks"] or []
+        own = own if isinstance(own, list) else [own]
+        has_bar = any(isinstance(callback, ProgressBar) for callback in own) or config["enable_progress_bar"] is False
+        extra = [callback for callback in self._callbacks if not (has_bar and isinstance(callback, ProgressBar))]
+        return super().instantiate_trainer(default_root_dir=str(self._folder), callbacks=[*own, *extra], **kwargs)
+
+
+@contextmanager
+def _quiet_arguments() -> Iterator[None]:
+    """LightningCLI warns when it is given a dict while the process has arguments; hide those while it builds.
+
+    They must come back: Lightning starts the other processes of a multi-device run with them.
+    """
+    arguments = sys.argv
+    sys.argv = arguments[:1]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="jsonargparse")
+            yield
+    finally:
+        sys.argv = arguments
+
+
+def _hush() -> None:
+    """Leave out what no user of a recipe can act on."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    """False for Lightning's tips to install cloud services."""
+    return "Tip: For seamless cloud" not in record.getMessage()
+
+
+def _parser_errors() -> tuple[type[Exception], ...]:
+    from argparse import ArgumentError as PlainError
+
+    from jsonargparse import ArgumentError
+
+    return (ArgumentError, PlainError)
+
+
+def clean(message: str) -> str:
+    """The useful lines of a jsonargparse error: the key and what was expected, without usage and union noise."""
+    noise = re.compile(r"^\s*-?\s*(usage:|Expected a <class 'NoneType'>|.*NestedArg|Errors:|tip:)", re.IGNORECASE)
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not noise.match(line)]
+    text = " ".join(lines).replace("init_args.", "")
+    return re.sub(r"<class '([\w.]+)'>", r"\1", text)
+
+
+def _complete(cli: _Builder, recipe: Recipe) -> dict[str, Any]:
+    """The recipe with every default of its classes written out, so that a later change of a default changes nothing.
+
+    The folder is left out: running it again starts a new one.
+    """
+    dumped = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False, skip_link_targets=False, format="yaml"))
+    trainer = {key: value for key, value in dumped["trainer"].items() if value is not None}
+    sections = {"model": dumped["model"], "data": dumped["data"], "trainer": trainer}
+    run = {"name": recipe.name, "seed": recipe.tree["run"]["seed"]}
+    return {"run": run, **{key: _storable(flatten(section)) for key, section in sections.items()}}
+
+
+def _storable(node: Any) -> Any:
+    """Without the defaults that cannot be written down (objects); leaving a default out keeps it."""
+    if isinstance(node, dict):
+        return {key: _storable(value) for key, value in node.items() if not _is_object(value)}
+    return [_storable(item) for item in node] if isinstance(node, list) else node
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("Unable to serialize instance")

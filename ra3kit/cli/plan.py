@@ -1,0 +1,163 @@
+"""The plan of a run: everything built, the data set up, nothing trained and nothing written.
+
+A model may describe itself with `plan() -> dict`, a data module with `summary() -> dict`; both are printed as they are,
+with byte counts in words wherever a key is, or lies below, `memory` or ends in `bytes`. Three keys are read:
+
+    model.plan()["parameters"]   int, or a mapping part -> int; counted from the module when there is no plan
+    model.plan()["stores"]       how many bootstrapped stores the run writes; else 1 for a model with a `posterior`
+    data.summary()["code_tokens"]  the tokens one store annotates
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from ra3kit.build import Built, build
+from ra3kit.recipe import Recipe
+from ra3kit.signatures import check
+
+STORE_BYTES_PER_TOKEN = 8
+"""A stored token: 4 bytes of id, and as much again for thoughts, spans and names."""
+
+CHECKPOINT_COPIES = 3
+"""A checkpoint holds the weights and, for Adam, two moments of the same size."""
+
+
+def plan(recipe: Recipe, folder: Path) -> str:
+    """Build a recipe and set up its data; the plan as text.
+
+    A recipe for GPUs is built on the CPU where there is none, and the plan says so.
+
+    Raises:
+        RA3Error: the recipe cannot be used, or its data cannot be read.
+    """
+    check(recipe.tree, recipe.touched)
+    wanted = recipe.tree.get("trainer") or {}
+    buildable, note = _on_this_machine(recipe)
+    built = build(buildable, folder)
+    _connect(built)
+    built.data.prepare_data()
+    built.data.setup("fit")
+    describe_model, describe_data = getattr(built.model, "plan", None), getattr(built.data, "summary", None)
+    own = describe_model() if callable(describe_model) else default_plan(built.model)
+    summary = describe_data() if callable(describe_data) else {}
+    devices = f"{wanted.get('devices', 'auto')} x {wanted.get('accelerator', 'auto')}"
+    head: dict[str, Any] = {
+        "recipe": f"{recipe.name} ({recipe.path})",
+        "run folder": f"{folder} (not created)",
+        "seed": recipe.tree["run"]["seed"],
+        "devices": devices + note,
+        "precision": wanted.get("precision") or built.trainer.precision,
+    }
+    sections = {"model": own, "data": summary, "disk": disk(built, own, summary)}
+    parts = [table(head), *(f"{title}\n{table(section, 2)}" for title, section in sections.items() if section)]
+    return "\n\n".join([*parts, f"Nothing was trained. Train it: {_command(recipe)}"])
+
+
+def _command(recipe: Recipe) -> str:
+    given = [argument for argument in sys.argv[1:] if argument != "--dry-run"]
+    return (
+        f"ra3kit {shlex.join(given)}"
+        if given[:1] == ["fit"]
+        else f"ra3kit fit --recipe {shlex.quote(str(recipe.path))}"
+    )
+
+
+def _on_this_machine(recipe: Recipe) -> tuple[Recipe, str]:
+    """The recipe as it can be built here, and a note when that differs."""
+    trainer = dict(recipe.tree.get("trainer") or {})
+    if trainer.get("accelerator") not in ("gpu", "cuda") or torch.cuda.is_available():
+        return recipe, ""
+    trainer |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    if str(trainer.get("precision", "")).startswith(("16", "transformer-engine")):
+        trainer["precision"] = "32-true"
+    return replace(recipe, tree={**recipe.tree, "trainer": trainer}), " (no GPU here: planned on the CPU)"
+
+
+def _connect(built: Built) -> None:
+    """What `fit` does before it sets up the data: model, data and trainer know each other."""
+    built.trainer.strategy.connect(built.model)
+    built.model.trainer = built.trainer
+    built.data.trainer = built.trainer
+
+
+def default_plan(model: L.LightningModule) -> dict[str, Any]:
+    """Parameters and the memory of training them with Adam, for a model without a `plan` of its own.
+
+    Activations are not in it: only the model knows its sequence lengths.
+    """
+    sizes = [(p.numel(), p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
+    weights = sum(size for _, size, _ in sizes)
+    trained = sum(size for _, size, requires_grad in sizes if requires_grad)
+    parts = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    return {
+        "parameters": {**parts, "total": sum(count for count, _, _ in sizes)},
+        "memory": {"weights": weights, "gradients": trained, "Adam moments": 2 * trained, "activations": "not counted"},
+    }
+
+
+def disk(built: Built, own: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    """An estimate of what the run writes: checkpoints kept, and bootstrapped stores, in bytes."""
+    weights = sum(p.numel() * p.element_size() for p in built.model.parameters())
+    kept, words = kept_checkpoints(built.trainer)
+    checkpoints = CHECKPOINT_COPIES * weights * kept
+    stores = int(own.get("stores", hasattr(built.model, "posterior")))
+    store = STORE_BYTES_PER_TOKEN * int(summary.get("code_tokens", 0)) * stores
+    rows: dict[str, Any] = {f"checkpoints ({words})": in_words(checkpoints)}
+    if store:
+        rows[f"stores ({stores})"] = in_words(store)
+    return {**rows, "total": f"about {in_words(checkpoints + store)}"}
+
+
+def kept_checkpoints(trainer: L.Trainer) -> tuple[int, str]:
+    """How many checkpoints stay on disk at the end of the run, and how that was counted."""
+    kept, unbounded = 0, False
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            every = callback.save_top_k == -1
+            unbounded |= every
+            kept += max(trainer.max_epochs or 1, 1) if every else callback.save_top_k
+            kept += bool(callback.save_last)
+    return kept, f"{kept} kept, counting one an epoch" if unbounded else f"{kept} kept"
+
+
+def table(rows: dict[str, Any], indent: int = 0, is_bytes: bool = False) -> str:
+    """Keys and values in two columns; a mapping as its value becomes an indented table of its own."""
+    width = max((len(str(key)) for key, value in rows.items() if not isinstance(value, dict)), default=0)
+    lines = []
+    for key, value in rows.items():
+        memory = is_bytes or key == "memory" or str(key).endswith("bytes")
+        if isinstance(value, dict):
+            lines += [f"{'':{indent}}{key}", table(value, indent + 2, memory)] if value else []
+        else:
+            lines.append(f"{'':{indent}}{key!s:<{width}}  {_cell(value, memory)}".rstrip())
+    return "\n".join(lines)
+
+
+def _cell(value: Any, is_bytes: bool) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if is_bytes:
+        return in_words(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def in_words(size: float) -> str:
+    """A number of bytes for people.
+
+    >>> in_words(512), in_words(3 * 2**20)
+    ('512 B', '3.0 MiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
