@@ -56,9 +56,7 @@ class SlotCache:
     """Static keys and values: per layer `[slots * capacity, kv, d]`, token-major, so that a write is one index copy."""
 
     def __init__(self, config: PretrainedConfig, slots: int, capacity: int, dtype: torch.dtype, device: torch.device):
-        heads = config.num_key_value_heads
-        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (slots * capacity, heads, dim)
+        shape = (slots * capacity, *head_shape(config))
         self.slots, self.capacity = slots, capacity
         # zeros: a masked position still enters 0 * value, and an uninitialised value may be NaN
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
@@ -68,6 +66,18 @@ class SlotCache:
         """[slots, kv, length, d] view of the first `length` positions of every slot."""
         heads, dim = store.shape[1:]
         return store.view(self.slots, self.capacity, heads, dim)[:, :length].transpose(1, 2)
+
+
+def head_shape(config: PretrainedConfig) -> tuple[int, int]:
+    """(key-value heads, head dimension) of a model."""
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_key_value_heads, dim
+
+
+def cache_elements(config: PretrainedConfig, slots: int, capacity: int) -> int:
+    """Numbers in a SlotCache: keys and values of all layers."""
+    heads, dim = head_shape(config)
+    return 2 * config.num_hidden_layers * slots * capacity * heads * dim
 
 
 @dataclass(frozen=True)

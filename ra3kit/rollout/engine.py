@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RolloutError
 from ra3kit.latents import LatentGrammar, ThoughtRules, token_bytes
-from ra3kit.rollout.attention import SlotCache, SlotLayout, chunk_mask, single_bias
+from ra3kit.rollout.attention import SlotCache, SlotLayout, cache_elements, chunk_mask, single_bias
 from ra3kit.rollout.forward import base_model, head_logits, hidden_states
 from ra3kit.rollout.jobs import NO_DRAW, Completion, Feed, GenerateJob, HindsightJob, Job, Rollout, RolloutJob
 from ra3kit.rollout.sampling import Sampler, stream_key, uniforms
@@ -207,6 +207,12 @@ class Engine:
             self._cache = SlotCache(base_model(self.model).config, slots, need, dtype, device)
         assert self._cache is not None
         return self._cache
+
+    def cache_bytes(self) -> int:
+        """Bytes of the cache with every slot at full capacity (the plan of a dry run)."""
+        config = base_model(self.model).config
+        size = next(self.model.parameters()).element_size()
+        return cache_elements(config, self.slots, self.capacity) * size
 
     def free(self) -> None:
         """Give the cache's memory back (before an M-step, say)."""

@@ -1,4 +1,4 @@
-"""Tiny models and tokenizers that run in milliseconds, with the architectures and tokenizer rules of the published ones."""
+"""Tiny models and tokenizers for tests, with the architectures and tokenizer rules of the published ones."""
 
 from __future__ import annotations
 

@@ -1,0 +1,312 @@
+"""RA3Module: the whole of RA3 as one LightningModule. It owns pi, q, the prior and the learner; EMSwitch says when.
+
+One Lightning epoch is one phase: `warmup` (next-token prediction of pi), `e` (RL on q, pi fixed) and `m` (next-token
+prediction of pi on the corpus that q annotated), then `e` again. Two optimizers, so the optimisation is manual; one
+batch is one optimizer step, so `trainer.global_step` counts optimizer steps, of pi or q (not those of the control).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+
+from ra3kit.abstraction.evaluate import HeldOut, held_out, paired_difference
+from ra3kit.abstraction.learner import AbstractionLearner, noise_floor
+from ra3kit.abstraction.posterior import CausalPosterior, LatentPosterior
+from ra3kit.abstraction.prior import LatentPrior
+from ra3kit.data.packing import StepBatch
+from ra3kit.data.trajectory import Trajectory
+from ra3kit.errors import RecipeError
+from ra3kit.policy import BasePolicy, parameter_counts, training_memory
+from ra3kit.rollout import Rollout
+
+Phase = Literal["warmup", "e", "m"]
+ANNOTATE_CHUNK = 256
+"""Snippets annotated by one engine call; results do not depend on it."""
+
+
+def derive_seed(seed: int, *names: object) -> int:
+    """A 63-bit seed for one purpose, independent of all others."""
+    text = "\0".join(map(str, (seed, *names)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+class RA3Module(L.LightningModule):
+    """RA3 mid-training: pi, q, p and the learner, trained in alternating phases.
+
+    Args:
+        policy: pi.
+        posterior: q.
+        prior: p, what a thought costs. A prior that forbids thinking (alpha = 1) masks it: next-token prediction.
+        learner: the E-step.
+        control: also train a copy of pi by plain next-token prediction on the same snippets in the same order, with the
+            same settings: NTP beside RA3 at the same code tokens. Costs its share of every M-step.
+        m_start: what pi starts each M-step from: "pi" as it is, or "base", its weights before the first E-step.
+        eval_rollouts: draws of each held-out snippet for the bounds, >= 1.
+        noise_floor_every: E-step updates between two measurements of the log-probability noise floor.
+        seed: of every rollout and annotation.
+    """
+
+    def __init__(
+        self,
+        policy: BasePolicy,
+        posterior: LatentPosterior,
+        prior: LatentPrior,
+        learner: AbstractionLearner,
+        control: bool = True,
+        m_start: Literal["pi", "base"] = "pi",
+        eval_rollouts: int = 8,
+        noise_floor_every: int = 20,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        if eval_rollouts < 1 or noise_floor_every < 1:
+            raise RecipeError(f"eval_rollouts={eval_rollouts} and noise_floor_every={noise_floor_every} must be >= 1")
+        learner.check(posterior, prior)
+        self.policy, self.posterior, self.prior, self.learner = policy, posterior, prior, learner
+        if prior.forbids_thinking:
+            posterior.forbid_thinking()
+        posterior.bind(policy)
+        self.control = copy.deepcopy(policy) if control else None
+        self.m_start, self.eval_rollouts = m_start, eval_rollouts
+        self.noise_floor_every, self.seed = noise_floor_every, seed
+        # kept out of the module tree: they hold no weights of their own, and would be saved a second time
+        self._own = {"ra3": own_latents(policy, posterior)}
+        if self.control is not None:
+            self._own["ntp"] = own_latents(self.control, posterior)
+        self._scorer: list[torch.nn.Module] = []
+
+        self.phase: Phase = "warmup"
+        self.iteration = 0
+        self.phase_step = 0
+        self.phase_steps = 1
+        self.phase_over = False
+        self.e_updates = 0
+        self._base: dict[str, torch.Tensor] | None = None
+        self.last_rollouts: list[list[Rollout]] = []
+        self.scores: list[dict[str, Any]] = []
+        self._held_out: dict[str, list[HeldOut]] = {}
+
+    @property
+    def tokenizer(self) -> Any:
+        """pi's tokenizer; the data module takes it from here."""
+        return self.policy.tokenizer
+
+    # ---- phases (called by EMSwitch) ------------------------------------------------------------------------------
+
+    def begin_phase(self, phase: Phase, steps: int, iteration: int) -> None:
+        """Get ready for a phase of at most `steps` optimizer steps.
+
+        Each phase is an optimisation problem of its own: schedules start anew and AdamW's moments are cleared.
+        """
+        self.phase, self.iteration = phase, iteration
+        self.phase_step, self.phase_steps, self.phase_over = 0, max(1, steps), False
+        if phase == "e" and self._base is None:
+            self._base = {name: value.detach().clone() for name, value in self.policy.model.state_dict().items()}
+            if self.control is not None:
+                self.control.model.load_state_dict(self._base)
+        if phase == "e":
+            assert self._base is not None
+            self.posterior.start_iteration(self.policy, self._base, iteration)
+            self._scorer = [self.posterior.scorer(self.policy)]
+        if phase == "m":
+            self._scorer = []
+            self.posterior.engine.free()
+            if self.m_start == "base" and self._base is not None:
+                self.policy.model.load_state_dict(self._base)
+        if self._trainer is not None:
+            for optimizer in self.trainer.optimizers:
+                optimizer.state.clear()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """-1 ends the epoch, and so the phase, when EMSwitch has said so."""
+        return -1 if self.phase_over else None
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """pi's, q's, and the control's where there is one."""
+        optimizers = [
+            self.policy.configure_optimizers(),
+            self.learner.optimization.optimizer(self.posterior.model.parameters()),
+        ]
+        if self.control is not None:
+            optimizers.append(self.control.configure_optimizers())
+        return optimizers
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One optimizer step of the running phase."""
+        if self.phase == "e":
+            self._e_step(batch)
+        else:
+            self._m_step(batch)
+        self.phase_step += 1
+
+    def _e_step(self, batch: list[Trajectory]) -> None:
+        optimizer = self._optimizers()[1]
+        lr = self.learner.optimization.lr_at(self.phase_step, self.phase_steps)
+        seed = derive_seed(self.seed, "e-step", self.e_updates)
+        (pi,) = self._scorer
+        metrics, self.last_rollouts = self.learner.update(
+            self.posterior, self.prior, pi, batch, optimizer, seed, lr, self
+        )
+        if self.e_updates % self.noise_floor_every == 0:
+            metrics["noise_floor"] = noise_floor(pi, self.last_rollouts[0], self.learner.scale)
+        self.e_updates += 1
+        self.log_dict({f"estep/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
+        self.log("reward", metrics["reward"], prog_bar=True, logger=False, batch_size=len(batch))
+        self.log("thought_rate", metrics["thought_rate"], prog_bar=True, logger=False, batch_size=len(batch))
+        limit = self.learner.kl_limit
+        if limit is not None and metrics["kl"] > limit:
+            self.phase_over = True
+
+    def _m_step(self, batch: StepBatch) -> None:
+        started = time.perf_counter()
+        optimizers = self._optimizers()
+        lr = self.policy.optimization.lr_at(self.phase_step, self.phase_steps)
+        logs = self.policy.fit_step(self, optimizers[0], batch.micro, batch.world_trained_tokens, lr)
+        logs["tokens_per_second"] = logs["tokens"] / (time.perf_counter() - started)
+        tag = "mstep" if self.phase == "m" else "warmup"
+        shown = {f"{tag}/{name}": value for name, value in logs.items() if value == value}
+        if self.phase == "m" and self.control is not None:
+            # the raw optimizer: its steps are not counted in trainer.global_step
+            raw = self.trainer.optimizers[2]
+            beside = self.control.fit_step(self, raw, batch.plain, batch.world_plain_tokens, lr)
+            shown |= {f"ntp/{name}": beside[name] for name in ("loss", "code_loss", "grad_norm")}
+        self.log_dict(shown, batch_size=1)
+        self.log("loss", logs["loss"], prog_bar=True, logger=False, batch_size=1)
+
+    def _optimizers(self) -> list[Any]:
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        return optimizers
+
+    # ---- annotation (the E -> M boundary) -------------------------------------------------------------------------
+
+    def annotate(
+        self, trajectories: Sequence[Trajectory], on_done: Callable[[], None] | None = None
+    ) -> list[Trajectory]:
+        """The bootstrapped trajectories of the running iteration: q writes its thoughts into expert snippets.
+
+        The draws depend on (seed, iteration, snippet) alone, so any split of the corpus gives the same store.
+        """
+        seed = derive_seed(self.seed, "annotate", self.iteration)
+        return self.posterior.annotate(trajectories, self.policy, seed, on_done)
+
+    # ---- evaluation -----------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: list[Trajectory], batch_idx: int) -> None:
+        """Measure pi, q's bound on it, and the control on held-out snippets (skipped at the end of an E-phase)."""
+        if self.phase == "e" and not self.trainer.sanity_checking:
+            return
+        k, seed = self.eval_rollouts, derive_seed(self.seed, "held-out")
+        measured = {"ra3": held_out(self._own["ra3"], self.policy.model, batch, k, seed, True)}
+        if self.iteration > 0 or self.phase == "m":  # before the first E-step, all three are the base
+            measured["posterior"] = held_out(self.posterior, self.policy.model, batch, k, seed, False)
+            if self.control is not None:
+                measured["ntp"] = held_out(self._own["ntp"], self.control.model, batch, k, seed, True)
+        for name, result in measured.items():
+            self._held_out.setdefault(name, []).append(result)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `eval/*` and keep the scores of this phase."""
+        if not self._held_out:
+            return
+        joined = {name: join_held_out(parts) for name, parts in self._held_out.items()}
+        self._held_out = {}
+        entry: dict[str, Any] = {
+            "phase": "start" if self.trainer.sanity_checking else self.phase,
+            "iteration": self.iteration,
+            "step": self.trainer.global_step,
+            "models": {name: result.per_token() for name, result in joined.items()},
+        }
+        if "ntp" in joined:
+            ra3, ntp = joined["ra3"], joined["ntp"]
+            entry["ra3_minus_ntp"] = {
+                measure: vars(paired_difference(getattr(ra3, measure), getattr(ntp, measure), ra3.tokens))
+                for measure in ("plain", "own", "iwae")
+            }
+        self.scores.append(entry)
+        logs = {
+            f"eval/{model}/{name}": value
+            for model, values in entry["models"].items()
+            for name, value in values.items()
+            if value == value  # a model without thoughts has no thought length
+        }
+        if self.trainer.sanity_checking:  # Lightning logs nothing there; these are the base's scores, at step 0
+            for logger in self.trainer.loggers:
+                logger.log_metrics(logs, step=0)
+        else:
+            self.log_dict(logs, sync_dist=True)
+
+    # ---- state, planning ------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ra3"] = {
+            name: getattr(self, name)
+            for name in ("phase", "iteration", "phase_step", "phase_steps", "phase_over", "e_updates", "scores")
+        } | {"base": self._base, "equals_policy": self.posterior.equals_policy}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = dict(checkpoint["ra3"])
+        self._base = state.pop("base")
+        self.posterior.equals_policy = state.pop("equals_policy")
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def plan(self) -> dict[str, Any]:
+        """Parameters and memory for `fit --dry-run`."""
+        memory = training_memory(self.policy.model, "policy (pi)")
+        if self.posterior.weights == "separate":
+            memory |= training_memory(self.posterior.model, "posterior (q)")
+        if self.control is not None:
+            memory |= training_memory(self.control.model, "NTP control")
+        memory["base and scoring copies"] = training_memory(self.policy.model, "x")["x: weights"]
+        memory["rollout slots"] = self.posterior.engine.cache_bytes()
+        return {"parameters": parameter_counts(self.policy.model), "memory": memory}
+
+
+def own_latents(policy: BasePolicy, like: LatentPosterior) -> LatentPosterior:
+    """A causal posterior that is pi itself, with the rules and slots of another: how a model thinks on its own."""
+    own = CausalPosterior(
+        like.rules.max_length,
+        like.rules.think,
+        like.rules.where,
+        weights="shared",
+        slots=like.slots,
+        capacity=like.capacity,
+    )
+    own.bind(policy)
+    own.equals_policy = True
+    return own
+
+
+def join_held_out(parts: Sequence[HeldOut]) -> HeldOut:
+    """One measurement out of several batches'; figures of thoughts are averaged by their snippets."""
+    weights = np.asarray([len(part.tokens) for part in parts], float)
+
+    def mean(name: str) -> float:
+        values = np.asarray([getattr(part, name) for part in parts])
+        known = ~np.isnan(values)
+        return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
+
+    def all_of(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return HeldOut(
+        all_of("plain"),
+        all_of("own"),
+        all_of("iwae"),
+        all_of("tokens"),
+        mean("thought_rate"),
+        mean("thought_length"),
+        mean("lines_per_thought"),
+    )

@@ -1,0 +1,263 @@
+"""The RL abstraction learner: one E-step update of q from rollouts scored by a frozen pi.
+
+Follows RA3's E-step: r_t = log pi(a_t | s_t, z_0:t) - c [z_t is a new thought], a group baseline over the k rollouts of
+a snippet, one on-policy policy-gradient step a batch. What the paper leaves open is an option with the default named in
+docs/algorithm.md: return-to-go credit, leave-one-out baseline, no division by the standard deviation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from ra3kit.abstraction.credit import Baseline, Credit, Scale, check_baseline, check_choice, check_credit
+from ra3kit.abstraction.estep import LineTable, credits, line_table, policy_gradient
+from ra3kit.abstraction.posterior import LatentPosterior, pi_logps
+from ra3kit.abstraction.prior import LatentPrior
+from ra3kit.abstraction.statistics import distinct_ratio, effective_horizon
+from ra3kit.abstraction.views import View, chunk_views, view_log_q
+from ra3kit.data.trajectory import Trajectory
+from ra3kit.errors import RecipeError, RunError
+from ra3kit.optimize import Optimization, clip_gradients, set_lr
+from ra3kit.policy import BasePolicy, score
+from ra3kit.rollout import Rollout, line_logps
+
+
+class AbstractionLearner(L.LightningModule):
+    """Group-baseline policy gradient on the latents. Usable alone: `bind` it, give it E-phase batches, call `fit`.
+
+    Args:
+        rollouts: k, rollouts of each snippet; >= 2 with a baseline.
+        credit: "return_to_go" (default), "immediate" or "whole" (one reward for the trajectory).
+        horizon: lines a latent is credited for, >= 1; null for all that follow.
+        discount: per line, in (0, 1].
+        scale: "line_sum" (nats) or "token_mean" (nats per token) of a line's log-likelihood; the prior's must agree.
+        baseline: "loo" (leave one out, unbiased), "mean" or "none"; never divided by a standard deviation.
+        entropy_coef: weight of an entropy bonus on every choice, >= 0.
+        kl_coef: weight of a KL penalty towards the frozen pi (k3 estimate, per choice), >= 0.
+        kl_limit: end the E-phase when the KL of q to the frozen pi exceeds this, nats per latent; null never does.
+        optimization: AdamW and schedule, over one E-phase.
+        tokens_per_forward: of the gradient and scoring passes.
+
+    Raises:
+        RecipeError: settings that contradict each other.
+    """
+
+    def __init__(
+        self,
+        rollouts: int = 8,
+        credit: Credit = "return_to_go",
+        horizon: int | None = None,
+        discount: float = 1.0,
+        scale: Scale = "token_mean",
+        baseline: Baseline = "loo",
+        entropy_coef: float = 0.0,
+        kl_coef: float = 0.0,
+        kl_limit: float | None = None,
+        optimization: Optimization | None = None,
+        tokens_per_forward: int = 4096,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        check_credit(credit, horizon, discount)
+        check_baseline(baseline, rollouts)
+        check_choice("learner.scale", scale, Scale)
+        if entropy_coef < 0 or kl_coef < 0:
+            raise RecipeError(f"learner.entropy_coef={entropy_coef} and kl_coef={kl_coef} must not be negative")
+        self.rollouts, self.credit, self.horizon, self.discount = rollouts, credit, horizon, discount
+        self.scale, self.baseline = scale, baseline
+        self.entropy_coef, self.kl_coef, self.kl_limit = entropy_coef, kl_coef, kl_limit
+        self.optimization = optimization or Optimization(lr=1e-6, warmup=0.0, schedule="constant")
+        self.tokens_per_forward = tokens_per_forward
+        self._parts: tuple[BasePolicy, LatentPosterior, LatentPrior] | None = None
+
+    # ---- contract -------------------------------------------------------------------------------------------------
+
+    def check(self, posterior: LatentPosterior, prior: LatentPrior) -> None:
+        """Refuse parts that do not fit together.
+
+        Raises:
+            RecipeError: the prior is measured on another scale than the reward, or a KL to pi was asked of a posterior
+                that sees other text than pi.
+        """
+        if prior.scale != self.scale:
+            raise RecipeError(
+                f"prior.scale={prior.scale!r} but learner.scale={self.scale!r}: the penalty and the reward it is taken "
+                "from must be measured on one scale. c = 0.05 is meant for token_mean; on line_sum try 0.5 to 4."
+            )
+        if posterior.lookahead and (self.kl_coef or self.kl_limit is not None):
+            raise RecipeError("learner.kl_coef and kl_limit compare q with pi on the same text; not with hindsight")
+
+    def update(
+        self,
+        posterior: LatentPosterior,
+        prior: LatentPrior,
+        pi: torch.nn.Module,
+        batch: Sequence[Trajectory],
+        optimizer: Any,
+        seed: int,
+        lr: float,
+        owner: L.LightningModule,
+    ) -> tuple[dict[str, float], list[list[Rollout]]]:
+        """One E-step update of q.
+
+        Args:
+            posterior: q; its `equals_policy` tells whether pi's log-probabilities can be read off the sampling pass.
+            prior: what a thought costs.
+            pi: the frozen model that rewards come from.
+            batch: b expert snippets of this rank.
+            optimizer: over q's weights.
+            seed: of the rollouts; a new one each update.
+            lr: learning rate of this update.
+            owner: the LightningModule whose trainer runs this.
+
+        Returns:
+            Metrics by leaf name (see docs/metrics.md, `estep/*`), and the rollouts [b][k].
+        """
+        started = time.perf_counter()
+        groups = posterior.draw(batch, self.rollouts, seed)
+        sampled = time.perf_counter()
+        flat = [rollout for group in groups for rollout in group]
+        logps = pi_logps(pi, flat, posterior.equals_policy)
+        k = self.rollouts
+        table = line_table(groups, [logps[i : i + k] for i in range(0, len(flat), k)])
+        credit = credits(table, prior, self.scale, self.credit, self.horizon, self.discount, self.baseline)
+        metrics = self._gradient_step(posterior, pi, flat, table, credit.advantage, optimizer, lr, owner)
+        posterior.equals_policy = False
+        metrics |= reward_metrics(table, credit.reward, groups)
+        tokens = sum(len(rollout.trajectory.ids) for rollout in flat)
+        metrics["rollout_tokens_per_second"] = tokens / (sampled - started)
+        metrics["seconds"] = time.perf_counter() - started
+        metrics["slot_occupancy"] = posterior.engine.stats.occupancy
+        metrics["withheld"] = float(sum(rollout.withheld for rollout in flat))
+        return metrics, groups
+
+    # ---- alone ----------------------------------------------------------------------------------------------------
+
+    def bind(self, policy: BasePolicy, posterior: LatentPosterior, prior: LatentPrior) -> None:
+        """Give the learner its parts, to be fitted alone: an E-step and nothing else."""
+        self.check(posterior, prior)
+        if prior.forbids_thinking:
+            posterior.forbid_thinking()
+        posterior.bind(policy)
+        posterior.start_iteration(policy, {}, 0)
+        self._parts = (policy, posterior, prior)
+        self._pi = posterior.scorer(policy)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self._parts is None:
+            raise RunError("AbstractionLearner.bind(policy, posterior, prior) must be called before it is fitted alone")
+        return self.optimization.optimizer(self._parts[1].model.parameters())
+
+    def training_step(self, batch: list[Trajectory], batch_idx: int) -> None:
+        """One update on its own; logs `estep/*`."""
+        assert self._parts is not None
+        _, posterior, prior = self._parts
+        total = int(self.trainer.estimated_stepping_batches)
+        step = self.trainer.global_step
+        lr = self.optimization.lr_at(step, total)
+        metrics, _ = self.update(posterior, prior, self._pi, batch, self.optimizers(), step, lr, self)
+        self.log_dict({f"estep/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
+
+    # ---- parts ----------------------------------------------------------------------------------------------------
+
+    def _gradient_step(
+        self,
+        posterior: LatentPosterior,
+        pi: torch.nn.Module,
+        flat: Sequence[Rollout],
+        table: LineTable,
+        advantage: torch.Tensor,
+        optimizer: Any,
+        lr: float,
+        owner: L.LightningModule,
+    ) -> dict[str, float]:
+        device = next(posterior.model.parameters()).device
+        weights = advantage.flatten(0, 1)  # [b * k, n]
+        views = [view for row, rollout in enumerate(flat) for view in posterior.views(rollout, row) if len(view.at)]
+        decisions = int(table.decided.sum())
+        totals = {"loss": 0.0, "entropy": 0.0, "kl": 0.0}
+        again = np.zeros((len(flat), table.log_q.shape[-1]))  # log q of each latent, recomputed
+        choices = sum(len(view.at) for view in views)
+        posterior.model.train()
+        optimizer.zero_grad()
+        for chunk in chunk_views(views, self.tokens_per_forward):
+            rows = np.concatenate([np.full(len(view.at), view.row) for view in chunk])
+            lines = np.concatenate([view.lines for view in chunk])
+            log_q, entropy = view_log_q(posterior.model, posterior.engine.grammar.to(device), chunk)
+            loss = policy_gradient(log_q, weights[rows, lines].to(device), decisions)
+            loss = loss - self.entropy_coef * entropy.sum() / choices
+            if self.kl_coef or self.kl_limit is not None:
+                k3 = self._k3(pi, posterior, chunk, log_q)
+                loss = loss + self.kl_coef * k3.sum() / decisions
+                totals["kl"] += float(k3.detach().sum()) / decisions
+            owner.manual_backward(loss)
+            totals["loss"] += float(loss.detach())
+            totals["entropy"] += float(entropy.detach().sum()) / choices
+            np.add.at(again, (rows, lines), log_q.detach().double().cpu().numpy())
+        if decisions:
+            norm = clip_gradients(optimizer, self.optimization.clip)
+            set_lr(optimizer, lr)
+            optimizer.step()
+            totals["grad_norm"] = float(norm)
+            gap = np.abs(again - table.log_q.flatten(0, 1).numpy())[table.decided.flatten(0, 1).numpy()]
+            totals["logp_gap_mean"], totals["logp_gap_max"] = float(gap.mean()), float(gap.max())
+        return {**totals, "lr": lr}
+
+    @staticmethod
+    def _k3(
+        pi: torch.nn.Module, posterior: LatentPosterior, chunk: Sequence[View], log_q: torch.Tensor
+    ) -> torch.Tensor:
+        """KL(q || pi) of each choice by the k3 estimate, >= 0: exp(d) - 1 - d with d = log pi - log q."""
+        with torch.no_grad():
+            log_pi, _ = view_log_q(pi, posterior.engine.grammar.to(log_q.device), chunk)
+        d = log_pi - log_q
+        return d.exp() - 1 - d
+
+
+def reward_metrics(table: LineTable, reward: torch.Tensor, groups: Sequence[Sequence[Rollout]]) -> dict[str, float]:
+    """What the rollouts of a batch look like: reward, likelihood, the terms of the bound, and their thoughts."""
+    lines, decisions, thoughts = (int(x.sum()) for x in (table.is_line, table.decided, table.is_thought))
+    tokens = int(table.line_tokens.sum())
+    texts = [
+        tuple(rollout.trajectory.ids[start:end].tolist())
+        for group in groups
+        for rollout in group
+        for start, end in rollout.trajectory.thoughts
+    ]
+    metrics = {
+        "reward": float(reward.sum()) / lines,
+        "line_logp": float(table.line_logp.sum()) / lines,
+        "token_logp": float(table.line_logp.sum()) / tokens,
+        "elbo": float((table.line_logp + table.thought_logp - table.log_q).sum()) / tokens,
+        "elbo_reconstruction": float(table.line_logp.sum()) / tokens,
+        "elbo_prior": float(table.thought_logp.sum()) / tokens,
+        "elbo_entropy": -float(table.log_q.sum()) / tokens,
+        "thought_rate": thoughts / decisions if decisions else 0.0,
+        "lines_per_thought": float(effective_horizon(table.is_thought, table.is_line)),
+    }
+    if texts:
+        metrics["thought_length"] = sum(map(len, texts)) / len(texts)
+        metrics["thought_distinct"] = distinct_ratio(texts)
+    return metrics
+
+
+def noise_floor(pi: torch.nn.Module, rollouts: Sequence[Rollout], scale: Scale) -> float:
+    """Largest difference of a line's reward between two batch shapes of the same model: alone, and all in one row.
+
+    In the unit of the reward. A penalty c that is not well above it cannot be told from noise.
+    """
+    trajectories = [rollout.trajectory for rollout in rollouts]
+    together = score(pi, trajectories, 10**9)
+    worst = 0.0
+    for trajectory, packed in zip(trajectories, together, strict=True):
+        alone = score(pi, [trajectory])[0]
+        difference = np.abs(line_logps(trajectory, packed) - line_logps(trajectory, alone))
+        tokens = trajectory.lines[:, 1] - trajectory.lines[:, 0] if scale == "token_mean" else 1
+        worst = max(worst, float((difference / tokens).max(initial=0.0)))
+    return worst
