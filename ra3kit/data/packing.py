@@ -8,7 +8,7 @@ token is trained and the start token is not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -78,20 +78,29 @@ def pack(trajectories: Sequence[Trajectory]) -> PackedBatch:
     )
 
 
-def pack_rows(trajectories: Iterable[Trajectory], tokens_per_forward: int) -> list[PackedBatch]:
-    """Packed rows of at most `tokens_per_forward` tokens, filled in order.
+def rows_of(lengths: Iterable[int], tokens_per_forward: int) -> list[list[int]]:
+    """Which sequences go into which row: filled in order, at most `tokens_per_forward` tokens in a row.
 
-    A trajectory longer than the limit (one with many thoughts can be) gets a row of its own.
+    A sequence longer than the limit (one with many thoughts can be) gets a row of its own.
+
+    >>> rows_of([3, 4, 9, 1, 2], 7)
+    [[0, 1], [2], [3, 4]]
     """
-    rows: list[list[Trajectory]] = []
+    rows: list[list[int]] = []
     room = 0
-    for trajectory in trajectories:
-        if not rows or len(trajectory.ids) > room:
+    for index, length in enumerate(lengths):
+        if not rows or length > room:
             rows.append([])
             room = tokens_per_forward
-        rows[-1].append(trajectory)
-        room -= len(trajectory.ids)
-    return [pack(row) for row in rows]
+        rows[-1].append(index)
+        room -= length
+    return rows
+
+
+def pack_rows(trajectories: Sequence[Trajectory], tokens_per_forward: int) -> list[PackedBatch]:
+    """Packed rows as `rows_of` arranges them."""
+    rows = rows_of([len(t.ids) for t in trajectories], tokens_per_forward)
+    return [pack([trajectories[i] for i in row]) for row in rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,15 +111,19 @@ class StepBatch:
         micro: the rows to train on.
         plain: the same snippets without thoughts, for the next-token control; empty outside phase "m".
         trajectories: the trajectories in `micro`, in order.
-        world_trained_tokens: `trained_tokens` summed over all ranks, what a loss summed over tokens is divided by.
+        world_trained_tokens: targets in `micro` summed over all ranks, what a loss summed over tokens is divided by.
         world_plain_tokens: the same for `plain`; 0 outside phase "m".
+        world_rows: most rows of `micro` on any rank: sharded models need this many forwards on every rank.
+        world_plain_rows: the same for `plain`; 0 outside phase "m".
     """
 
     micro: list[PackedBatch]
     plain: list[PackedBatch]
     trajectories: list[Trajectory]
-    world_trained_tokens: int = field(default=0)
-    world_plain_tokens: int = field(default=0)
+    world_trained_tokens: int
+    world_plain_tokens: int = 0
+    world_rows: int = 0
+    world_plain_rows: int = 0
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StepBatch:
         """The same step with its rows on another device; trajectories stay in numpy."""
@@ -134,28 +147,24 @@ class StepBatch:
         return sum(int((row.kinds == CODE).sum()) for row in self.micro)
 
 
-def step_batch(
-    trajectories: Sequence[Trajectory],
-    tokens_per_forward: int,
-    with_plain: bool = False,
-    world: Sequence[Trajectory] | None = None,
-) -> StepBatch:
-    """Build the step of one rank.
+def step_batch(trajectories: Sequence[Trajectory], tokens_per_forward: int, with_plain: bool = False) -> StepBatch:
+    """The step of a run with one rank. Loaders of several ranks set the `world_*` fields (`ra3kit.data.loader`).
 
     Args:
-        trajectories: what this rank trains on in this step.
+        trajectories: what to train on in this step, at least one.
         tokens_per_forward: most tokens in one row.
         with_plain: also give the same snippets without thoughts.
-        world: what all ranks together train on in this step; None when there is one rank.
     """
-    world = trajectories if world is None else world
-    plain = [t.without_thoughts() for t in trajectories] if with_plain else []
+    micro = pack_rows(trajectories, tokens_per_forward)
+    plain = pack_rows([t.without_thoughts() for t in trajectories], tokens_per_forward) if with_plain else []
     return StepBatch(
-        micro=pack_rows(trajectories, tokens_per_forward),
-        plain=pack_rows(plain, tokens_per_forward),
+        micro=micro,
+        plain=plain,
         trajectories=list(trajectories),
-        world_trained_tokens=sum(len(t.ids) - 1 for t in world),
-        world_plain_tokens=sum(plain_length(t) - 1 for t in world) if with_plain else 0,
+        world_trained_tokens=sum(row.trained_tokens for row in micro),
+        world_plain_tokens=sum(row.trained_tokens for row in plain),
+        world_rows=len(micro),
+        world_plain_rows=len(plain),
     )
 
 

@@ -101,6 +101,8 @@ class Corpus:
     columns: Sequence[str] | None = None
     limit_files: int | None = None
     report: SnippetReport = field(default_factory=SnippetReport)
+    keys: dict[str, str] = field(default_factory=dict)
+    """`text_key` of the texts kept so far, by file name."""
 
     def __post_init__(self) -> None:
         choices = {
@@ -154,7 +156,9 @@ class Corpus:
                 if text.strip():
                     names[file.name] += 1
                     again = names[file.name]
-                    yield SourceFile(file.name if again == 1 else f"{file.name}~{again}", text)
+                    name = file.name if again == 1 else f"{file.name}~{again}"
+                    self.keys[name] = key
+                    yield SourceFile(name, text)
                 else:
                     self.report.drop_file("only comments", file.name)
             seen.add(key)
@@ -212,7 +216,7 @@ def cut_lines(
 ) -> tuple[list[tuple[int, int]], Counter[str]]:
     """Cut a file's actions into snippets, each as long as the limits allow.
 
-    A snippet ends before the last strong start within the limits, else before the last action that a latent may precede.
+    A snippet ends before the last strong start within the limits, else before the last action a latent may precede.
 
     Args:
         lengths: tokens of each action, [n].
