@@ -1,7 +1,7 @@
 """What one primitive action a_t is: a line of Python (the paper), a statement, a sentence; yours by import path.
 
 A segmenter cuts a text on strings, before any tokenizer sees it, and says for each action whether a latent may stand
-before it. The joined actions are the text, exactly. Method part 1; `ra3kit.testing` has a checker for your own.
+before it. The joined actions are the text, exactly (method, part 1).
 """
 
 from __future__ import annotations

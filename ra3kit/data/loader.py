@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -29,8 +30,8 @@ class PhaseLoader:
     Args:
         data: the snippets, at least as many as ranks.
         phase: one of `PHASES`; "m" also packs the snippets without their thoughts, "val" keeps the order of `data`.
-        size: of one step over all ranks: snippets in phases e and val; else tokens, start and end tokens included,
-            thoughts not (so that RA3 and next-token prediction see the same code in a step).
+        size: of one step over all ranks: snippets in phases e and val; else about so many tokens, start and end tokens
+            included, thoughts not (so that RA3 and next-token prediction see the same code in a step).
         tokens_per_forward: most tokens of one packed row.
         seed, epoch: with the phase they fix the order.
         steps: number of steps; None is one pass, more passes (each in a new order) are made as needed.
@@ -56,19 +57,21 @@ class PhaseLoader:
             raise DataError(
                 f"phase {phase!r}: {len(data)} snippets cannot be shared by {world} processes; give more data."
             )
-        by_count = phase in ("e", "val")
-        if size < (world if by_count else 1):
+        counted = phase in ("e", "val")
+        if size < (world if counted else 1):
             raise DataError(f"phase {phase!r}: a step of {size} cannot be shared by {world} processes.")
         self.data, self.phase, self.size, self.tokens_per_forward = data, phase, size, tokens_per_forward
         self.seed, self.epoch, self.rank, self.world = seed, epoch, rank, world
         self.position = 0
         self._from = 0
         self._lengths, self._plain_lengths = _lengths(data)
-        weights = np.ones(len(data), np.int64) if by_count else self._plain_lengths
         self._steps: list[list[int]] = []
         passes = 0
         while not passes or (steps is not None and len(self._steps) < steps):
-            self._steps += group(self._order(passes), weights, size, world)
+            order = self._order(passes)
+            self._steps += (
+                by_count(order, size, world) if counted else by_tokens(order, self._plain_lengths, size, world)
+            )
             passes += 1
         self._steps = self._steps[:steps]
 
@@ -142,23 +145,37 @@ class PhaseLoader:
         return tokens, max(len(rows_of(lengths[list(share)], self.tokens_per_forward)) for share in everywhere)
 
 
-def group(order: Sequence[int] | np.ndarray, weights: np.ndarray, size: int, world: int = 1) -> list[list[int]]:
-    """Cut an order into steps of at most `size` total weight and at least `world` snippets; no snippet is left out.
+def by_count(order: Sequence[int] | np.ndarray, size: int, world: int = 1) -> list[list[int]]:
+    """Cut an order into steps of `size` snippets, the last one shorter, or longer where it would not reach all ranks.
 
-    >>> group([2, 0, 1, 3], np.array([3, 3, 3, 9]), 6)
-    [[2, 0], [1], [3]]
+    >>> by_count([4, 3, 2, 1, 0], 2), by_count([4, 3, 2, 1, 0], 2, world=2)
+    ([[4, 3], [2, 1], [0]], [[4, 3], [2, 1, 0]])
     """
-    steps: list[list[int]] = []
-    total = 0
-    for index in map(int, order):
-        if not steps or (total + weights[index] > size and len(steps[-1]) >= world):
-            steps.append([])
-            total = 0
-        steps[-1].append(index)
-        total += int(weights[index])
+    indices = [int(i) for i in order]
+    steps = [indices[at : at + size] for at in range(0, len(indices), size)]
     if len(steps) > 1 and len(steps[-1]) < world:
         steps[-2:] = [steps[-2] + steps[-1]]
     return steps
+
+
+def by_tokens(order: Sequence[int] | np.ndarray, lengths: np.ndarray, size: int, world: int = 1) -> list[list[int]]:
+    """Cut an order into ceil(tokens / size) steps of about equal token counts, each of at least `world` snippets.
+
+    The number of steps does not depend on the order, and no step is a small remainder.
+
+    >>> by_tokens([2, 0, 1, 3], np.array([3, 3, 3, 9]), 6)
+    [[2, 0], [1], [3]]
+    """
+    indices = np.asarray(order, np.int64)
+    ends = np.cumsum(lengths[indices])
+    middles = ends - lengths[indices] / 2
+    n = max(1, min(-(-int(ends[-1]) // size), len(indices) // world))
+    cuts = np.searchsorted(middles, ends[-1] * np.arange(1, n) / n)
+    bounds = [0]
+    for step, cut in enumerate(cuts.tolist(), 1):
+        bounds.append(min(max(cut, bounds[-1] + world), len(indices) - (n - step) * world))
+    bounds.append(len(indices))
+    return [indices[start:end].tolist() for start, end in pairwise(bounds)]
 
 
 def share(step: Sequence[int], lengths: np.ndarray, world: int) -> list[list[int]]:

@@ -56,7 +56,7 @@ class TrajectoryDataModule(L.LightningDataModule):
         val_fraction: part of the files held out, by a hash of their name; in [0, 1).
         max_val_snippets: keep at most so many held-out snippets, drawn with `seed`.
         snippets_per_step: snippets of one E-step batch over all ranks, and of one validation batch.
-        tokens_per_step: tokens of one optimizer step over all ranks, thoughts not counted.
+        tokens_per_step: about so many tokens in one optimizer step over all ranks, thoughts not counted.
         tokens_per_forward: most tokens of one packed row.
         seed: of every order and draw made here.
         decontaminate: import path of a `callable(text) -> bool`, True for texts that must not be trained on.
@@ -229,17 +229,13 @@ class TrajectoryDataModule(L.LightningDataModule):
         self.phase, self.store, self.steps = phase, store, steps
         self.epoch += 1
 
+    def phase_steps(self) -> int:
+        """Number of batches the current phase will have; the same in every epoch."""
+        return len(self._make_loader(self._phase_data(), self.phase, self.steps))
+
     def train_dataloader(self) -> PhaseLoader:
         """The loader of the current phase and epoch; asking again gives the same batches."""
-        self.setup()
-        data: Sequence[Trajectory] = self.train
-        if self.phase == "warmup":
-            data = self.warmup
-        elif self.phase == "m":
-            if self.store is None:
-                raise DataError("phase 'm' needs a store: call set_phase('m', store=...).")
-            data = self.store
-        self._loader = self._make_loader(data, self.phase, self.steps)
+        self._loader = self._make_loader(self._phase_data(), self.phase, self.steps)
         if self._loader_state is not None:
             self._loader.load_state_dict(self._loader_state)
             self._loader_state = None
@@ -281,13 +277,22 @@ class TrajectoryDataModule(L.LightningDataModule):
         settings = {"comments": self.comments, "docstrings": self.docstrings, **self._corpus_settings}
         return Corpus(self.path, **settings)
 
+    def _phase_data(self) -> Sequence[Trajectory]:
+        self.setup()
+        if self.phase == "warmup":
+            return self.warmup
+        if self.phase != "m":
+            return self.train
+        if self.store is None:
+            raise DataError("phase 'm' needs a store: call set_phase('m', store=...).")
+        return self.store
+
     def _draw(self, snippets: Sequence[Snippet], most: int | None) -> list[Trajectory]:
         """At most so many snippets, drawn with the seed, in reading order."""
-        chosen = range(len(snippets))
-        if most is not None and most < len(snippets):
-            drawn = np.random.default_rng([self.seed, len(snippets)]).permutation(len(snippets))[:most]
-            return [snippets[i].trajectory for i in sorted(drawn.tolist())]
-        return [snippets[i].trajectory for i in chosen]
+        if most is None or most >= len(snippets):
+            return [snippet.trajectory for snippet in snippets]
+        drawn = np.random.default_rng([self.seed, len(snippets)]).permutation(len(snippets))[:most]
+        return [snippets[i].trajectory for i in sorted(drawn.tolist())]
 
     def _make_loader(self, data: Sequence[Trajectory], phase: Phase, steps: int | None) -> PhaseLoader:
         sharing = (None if self.trainer is None else self.trainer.distributed_sampler_kwargs) or {}
