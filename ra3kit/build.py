@@ -141,7 +141,7 @@ def _complete(cli: _Builder, recipe: Recipe) -> dict[str, Any]:
 
     The folder is left out: running it again starts a new one.
     """
-    dumped = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False, skip_link_targets=False, format="yaml"))
+    dumped = yaml.safe_load(cli.parser.dump(cli.config, skip_unset=False, format="yaml"))
     trainer = {key: value for key, value in dumped["trainer"].items() if value is not None}
     sections = {"model": dumped["model"], "data": dumped["data"], "trainer": trainer}
     run = {"name": recipe.name, "seed": recipe.tree["run"]["seed"]}

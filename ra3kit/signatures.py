@@ -101,7 +101,8 @@ def signature_of(target: Callable[..., Any]) -> Signature:
     if not inspect.isclass(target):
         return _merge([target])
     constructors = [vars(base)["__init__"] for base in inspect.getmro(target) if "__init__" in vars(base)]
-    return _merge(constructors)
+    made_by_new = constructors == [object.__init__] and target.__new__ is not object.__new__
+    return Signature({}, is_open=True) if made_by_new else _merge(constructors)
 
 
 def _merge(functions: Sequence[Any]) -> Signature:
@@ -109,9 +110,11 @@ def _merge(functions: Sequence[Any]) -> Signature:
     for function in functions:
         if function is object.__init__:
             return Signature(arguments, is_open=False)
+        if isinstance(function, types.WrapperDescriptorType):  # a constructor written in C says nothing
+            return Signature(arguments, is_open=True)
         try:
             parameters = list(inspect.signature(function).parameters.values())
-        except (ValueError, TypeError):  # a constructor written in C
+        except ValueError:  # a builtin without a text signature
             return Signature(arguments, is_open=True)
         try:
             hints = typing.get_type_hints(function)

@@ -130,3 +130,10 @@ class Recorder(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, ToyModel)
         Path(self.file).write_text("\n".join(map(repr, pl_module.losses)))
+
+
+class Interrupt(Callback):
+    """Ctrl-C during the first step."""
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        raise KeyboardInterrupt
