@@ -1,4 +1,4 @@
-"""Common ground of the tests: no network, fixed seeds, caches in a temporary folder, and the shared data where it is."""
+"""Common ground of the tests: no network, fixed seeds, caches in a temporary folder, and the shared data if there."""
 
 from __future__ import annotations
 

@@ -182,7 +182,8 @@ def test_sentences() -> None:
 def test_snippets_best_begin_at_top_level() -> None:
     text = (
         "import a\n# about f\n# more\n@d\ndef f():\n    x\n# in column 0, inside\n    y\n"
-        "if x:\n    y\nelif z:\n    y\nelse:\n    z\ntry:\n    x\nexcept E:\n    y\nfinally:\n    z\nx = (1,\n2)\n# end\n"
+        "if x:\n    y\nelif z:\n    y\nelse:\n    z\n"
+        "try:\n    x\nexcept E:\n    y\nfinally:\n    z\nx = (1,\n2)\n# end\n"
     )
     actions = PythonLines().segment(text)
     strong = [a.text for a, s in zip(actions, PythonLines().strong_starts(actions), strict=True) if s]
