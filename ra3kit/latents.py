@@ -156,18 +156,16 @@ def log_q(
     logp = logits.masked_fill(~allowed, -torch.inf).log_softmax(-1)  # [m, v]
     chosen = logp.gather(1, targets.clamp(min=0)[:, None]).squeeze(1)
     plogp = torch.where(allowed, logp.exp() * logp.masked_fill(~allowed, 0.0), 0.0)
-    # at DECIDE all non-opening tokens are one outcome, <act>
-    opening = plogp[:, grammar.open_ids()].sum(-1)
-    log_act = _log1mexp(logp[:, grammar.open_ids()].logsumexp(-1))
-    entropy = torch.where(decide, -opening - log_act.exp() * log_act, -plogp.sum(-1))
-    value = torch.where(decide & (targets == ACT), log_act, chosen)
+    value, entropy = chosen, -plogp.sum(-1)
+    at = decide.nonzero().squeeze(1)
+    if len(at):
+        # at DECIDE all non-opening tokens are one outcome, <act>; elsewhere an opening token may be impossible, whose
+        # -inf would turn gradients into nan, so only these rows are touched
+        opening = logp[at][:, grammar.open_ids()]
+        act = _log1mexp(opening.logsumexp(-1))
+        value = value.index_put((at,), torch.where(targets[at] == ACT, act, chosen[at]))
+        entropy = entropy.index_put((at,), -(opening.exp() * opening).sum(-1) - act.exp() * act)
     return value, entropy
-
-
-def log_act(logits: Float[Tensor, "m v"], grammar: LatentGrammar) -> Float[Tensor, " m"]:
-    """log q(act) = log(1 - mass of the opening tokens), in nats."""
-    logp = logits.float().log_softmax(-1)
-    return _log1mexp(logp[:, grammar.open_ids()].logsumexp(-1))
 
 
 def _log1mexp(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:

@@ -150,7 +150,7 @@ class BasePolicy(L.LightningModule):
         for row in rows:
             loss = self.row_loss(row)
             owner.manual_backward((loss.code + loss.thought) * scale)
-            sums += [float(loss.code), float(loss.thought), loss.code_tokens, loss.thought_tokens]
+            sums += [float(loss.code.detach()), float(loss.thought.detach()), loss.code_tokens, loss.thought_tokens]
         norm = clip_gradients(optimizer, self.optimization.clip)
         set_lr(optimizer, lr)
         optimizer.step()

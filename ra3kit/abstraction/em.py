@@ -25,6 +25,7 @@ from ra3kit.data.packing import StepBatch
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RecipeError
 from ra3kit.policy import BasePolicy, parameter_counts, training_memory
+from ra3kit.report import table_lines
 from ra3kit.rollout import Rollout
 
 Phase = Literal["warmup", "e", "m"]
@@ -93,6 +94,10 @@ class RA3Module(L.LightningModule):
         self._base: dict[str, torch.Tensor] | None = None
         self.last_rollouts: list[list[Rollout]] = []
         self.scores: list[dict[str, Any]] = []
+        self.samples: list[str] = []  # annotated snippets as text, set by LatentMonitor
+        self.history: dict[str, list[float]] = {
+            name: [] for name in ("reward", "thought_rate", "ra3_code_loss", "ntp_loss")
+        }
         self._held_out: dict[str, list[HeldOut]] = {}
 
     @property
@@ -161,6 +166,8 @@ class RA3Module(L.LightningModule):
         if self.e_updates % self.noise_floor_every == 0:
             metrics["noise_floor"] = noise_floor(pi, self.last_rollouts[0], self.learner.scale)
         self.e_updates += 1
+        self.history["reward"].append(metrics["reward"])
+        self.history["thought_rate"].append(metrics["thought_rate"])
         self.log_dict({f"estep/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
         self.log("reward", metrics["reward"], prog_bar=True, logger=False, batch_size=len(batch))
         self.log("thought_rate", metrics["thought_rate"], prog_bar=True, logger=False, batch_size=len(batch))
@@ -176,11 +183,14 @@ class RA3Module(L.LightningModule):
         logs["tokens_per_second"] = logs["tokens"] / (time.perf_counter() - started)
         tag = "mstep" if self.phase == "m" else "warmup"
         shown = {f"{tag}/{name}": value for name, value in logs.items() if value == value}
+        if self.phase == "m":
+            self.history["ra3_code_loss"].append(logs["code_loss"])
         if self.phase == "m" and self.control is not None:
             # the raw optimizer: its steps are not counted in trainer.global_step
             raw = self.trainer.optimizers[2]
             beside = self.control.fit_step(self, raw, batch.plain, batch.world_plain_tokens, lr)
             shown |= {f"ntp/{name}": beside[name] for name in ("loss", "code_loss", "grad_norm")}
+            self.history["ntp_loss"].append(beside["code_loss"])
         self.log_dict(shown, batch_size=1)
         self.log("loss", logs["loss"], prog_bar=True, logger=False, batch_size=1)
 
@@ -252,7 +262,17 @@ class RA3Module(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["ra3"] = {
             name: getattr(self, name)
-            for name in ("phase", "iteration", "phase_step", "phase_steps", "phase_over", "e_updates", "scores")
+            for name in (
+                "phase",
+                "iteration",
+                "phase_step",
+                "phase_steps",
+                "phase_over",
+                "e_updates",
+                "scores",
+                "samples",
+                "history",
+            )
         } | {"base": self._base, "equals_policy": self.posterior.equals_policy}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -261,6 +281,13 @@ class RA3Module(L.LightningModule):
         self.posterior.equals_policy = state.pop("equals_policy")
         for name, value in state.items():
             setattr(self, name, value)
+
+    def summary_lines(self, trainer: L.Trainer) -> list[str]:
+        """What `ra3kit fit` prints at the end: held-out scores, and annotated snippets."""
+        results = {"scores": self.scores}
+        shown = [line for sample in self.samples[:3] for line in [*sample.split("\n")[:14], ""]]
+        lines = ["", f"held-out code, nats per code token (IWAE-{self.eval_rollouts})", *table_lines(results)]
+        return [*lines, "", "annotated snippets (> thought [nats it adds to its lines])", *shown]
 
     def plan(self) -> dict[str, Any]:
         """Parameters and memory for `fit --dry-run`."""

@@ -1,0 +1,72 @@
+"""RunReport: what a run leaves for a person: results.json, report.md, a picture, and the models as ordinary folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from ra3kit.abstraction.em import RA3Module
+from ra3kit.policy import BasePolicy
+from ra3kit.report import picture, report_markdown
+
+
+class RunReport(Callback):
+    """Writes the run's results into its folder when training ends.
+
+    Args:
+        save_models: also write pi (and the NTP control) as Hugging Face folders: `model/` and `model-ntp/`.
+    """
+
+    def __init__(self, save_models: bool = True):
+        self.save_models = save_models
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        if isinstance(pl_module, RA3Module):
+            self._save(folder, {"model": pl_module.policy, "model-ntp": pl_module.control})
+            results = ra3_results(trainer, pl_module)
+            write_json(folder / "results.json", results)
+            (folder / "report.md").write_text(report_markdown(results), encoding="utf-8")
+            picture(results, folder / "report.png")
+        elif isinstance(pl_module, BasePolicy):
+            self._save(folder, {"model": pl_module})
+            write_json(folder / "results.json", {"stage": "ntp", "metrics": logged(trainer)})
+
+    def _save(self, folder: Path, models: dict[str, BasePolicy | None]) -> None:
+        if self.save_models:
+            for name, policy in models.items():
+                if policy is not None:
+                    policy.save(folder / name)
+
+
+def ra3_results(trainer: L.Trainer, module: RA3Module) -> dict[str, Any]:
+    """Scores of every phase, what was trained on, and samples, as JSON."""
+    return {
+        "stage": "ra3",
+        "seed": module.seed,
+        "posterior": type(module.posterior).__name__,
+        "prior": module.prior.describe(),
+        "eval_rollouts": module.eval_rollouts,
+        "data": trainer.datamodule.summary(),  # type: ignore[attr-defined]
+        "scores": module.scores,
+        "history": module.history,
+        "samples": module.samples,
+    }
+
+
+def logged(trainer: L.Trainer) -> dict[str, float]:
+    """The last value of every logged metric."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
+    temporary.replace(path)
