@@ -49,6 +49,24 @@ def strip_comments(text: str) -> str:
     return "".join([*pieces, text[position:]])
 
 
+def dedent_comments(text: str) -> str:
+    """The text with every comment that has a line to itself at column 0; the program is the same.
+
+    That is where thoughts stand. Comments inside brackets and those after code stay where they are.
+
+    >>> dedent_comments("def f(x):\\n    # double it\\n    return 2 * x  # done\\n")
+    'def f(x):\\n# double it\\n    return 2 * x  # done\\n'
+    """
+    found = scan(text)
+    starts, pieces, position = _LineStarts(found), [], 0
+    for begin, _ in found.comments:
+        line = starts.before(begin)
+        if not text[line:begin].strip() and line in found.logical_starts:
+            pieces.append(text[position:line])
+            position = begin
+    return "".join([*pieces, text[position:]])
+
+
 def strip_docstrings(text: str) -> str:
     """The text without docstrings; a body that held nothing else gets `pass`. Text that does not parse stays as it is.
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ra3kit.actions import ActionSegmenter, PythonLines
 from ra3kit.data.loader import PHASES, Phase, PhaseLoader
-from ra3kit.data.snippets import Corpus, Snippet, SnippetReport, held_out
+from ra3kit.data.snippets import Comments, Corpus, Snippet, SnippetReport, held_out
 from ra3kit.data.store import BootstrappedStore
 from ra3kit.data.tokenizer import TokenizerSpec, check_tokenizer, resolve_tokenizer, tokenizer_id
 from ra3kit.data.trajectory import Trajectory
@@ -43,7 +43,7 @@ class TrajectoryDataModule(L.LightningDataModule):
         path: the expert corpus, see `ra3kit.data.corpora.read_files`.
         warmup_path: the corpus of phase warmup; None takes `path` (held-out files are left out either way).
         tokenizer: a `TokenizerSpec`, a folder or hub id, or a tokenizer; None takes the model's at setup.
-        comments: "strip" or "keep" the comments of the expert corpus.
+        comments: "strip" or "keep" the comments of the expert corpus, or "dedent" them to column 0 (see `Corpus`).
         warmup_comments: the same for the warm-up corpus.
         docstrings: "keep" or "strip" the docstrings of the expert corpus.
         unparsable: "drop" or "keep" files that do not parse; both corpora.
@@ -72,8 +72,8 @@ class TrajectoryDataModule(L.LightningDataModule):
         path: str | list[str] = "stdlib:expert",
         warmup_path: str | list[str] | None = None,
         tokenizer: TokenizerSpec | PreTrainedTokenizerBase | str | None = None,
-        comments: Literal["keep", "strip"] = "strip",
-        warmup_comments: Literal["keep", "strip"] = "keep",
+        comments: Comments = "strip",
+        warmup_comments: Comments = "keep",
         docstrings: Literal["keep", "strip"] = "keep",
         unparsable: Literal["keep", "drop"] = "drop",
         segmenter: ActionSegmenter | None = None,

@@ -11,18 +11,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
+from typing import Literal, get_args
 
 from transformers import PreTrainedTokenizerBase
 
 from ra3kit.actions import Action, ActionSegmenter, PythonLines
-from ra3kit.data.comments import parse, strip_comments, strip_docstrings
+from ra3kit.data.comments import dedent_comments, parse, strip_comments, strip_docstrings
 from ra3kit.data.corpora import CorpusReport, SourceFile, hash_fraction, read_files
 from ra3kit.data.encode import encode_texts, inexact_texts
 from ra3kit.data.tokenizer import start_and_end_ids
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import DataError, nearest
 
+Comments = Literal["keep", "strip", "dedent"]
 FILES_PER_BATCH = 256
 
 
@@ -73,7 +74,8 @@ class Corpus:
 
     Args:
         path: what `ra3kit.data.corpora.read_files` reads.
-        comments: "keep", or "strip" them (the expert data of the paper has no reasoning annotations).
+        comments: "keep", "strip" them (the expert data of the paper has no reasoning annotations), or "dedent": keep
+            them, those with a line to themselves moved to column 0, where thoughts stand.
         docstrings: "keep" or "strip"; a body that loses its only docstring gets `pass`.
         unparsable: "drop" or "keep" files that the running Python cannot parse. For texts that are not Python: "keep".
         max_tokens: most tokens in a snippet, start and end token included; >= 3.
@@ -89,7 +91,7 @@ class Corpus:
     """
 
     path: str | Sequence[str]
-    comments: Literal["keep", "strip"] = "keep"
+    comments: Comments = "keep"
     docstrings: Literal["keep", "strip"] = "keep"
     unparsable: Literal["keep", "drop"] = "drop"
     max_tokens: int = 512
@@ -106,7 +108,7 @@ class Corpus:
 
     def __post_init__(self) -> None:
         choices = {
-            "comments": ("keep", "strip"),
+            "comments": get_args(Comments),
             "docstrings": ("keep", "strip"),
             "unparsable": ("keep", "drop"),
             "long_line": ("drop", "drop_file"),
@@ -169,7 +171,9 @@ class Corpus:
     def _clean(self, text: str) -> str:
         if self.docstrings == "strip":
             text = strip_docstrings(text)
-        return strip_comments(text) if self.comments == "strip" else text
+        if self.comments == "keep":
+            return text
+        return strip_comments(text) if self.comments == "strip" else dedent_comments(text)
 
     def _encoded(
         self, tokenizer: PreTrainedTokenizerBase, files: Sequence[SourceFile]
