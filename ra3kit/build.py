@@ -68,6 +68,11 @@ def build(recipe: Recipe, folder: Path, callbacks: tuple[Callback, ...] = ()) ->
     return Built(cli.model, cli.datamodule, cli.trainer, _complete(cli, recipe))
 
 
+def accelerator_name(trainer: L.Trainer) -> str:
+    """What the trainer runs on, as recipes spell it: cpu, cuda, mps, ..."""
+    return type(trainer.accelerator).__name__.removesuffix("Accelerator").lower()
+
+
 class _Builder(LightningCLI):
     """LightningCLI without its command line: parses a dict, and gives the trainer its folder and logger."""
 

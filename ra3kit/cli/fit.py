@@ -82,13 +82,14 @@ def _save(recipe: Recipe, built: Built, folder: Path) -> None:
 
 
 def _opening(recipe: Recipe, trainer: L.Trainer, folder: Path) -> str:
-    kind = trainer.accelerator.name() if hasattr(trainer.accelerator, "name") else type(trainer.accelerator).__name__
+    from ra3kit.build import accelerator_name
+
     nodes = f" on {trainer.num_nodes} nodes" if trainer.num_nodes > 1 else ""
     lines = {
         "recipe": f"{recipe.name} ({recipe.path})",
         "run folder": str(folder),
         "seed": str(recipe.tree["run"]["seed"]),
-        "devices": f"{trainer.num_devices} x {kind}{nodes}",
+        "devices": f"{trainer.num_devices} x {accelerator_name(trainer)}{nodes}",
         "precision": str(trainer.precision),
     }
     return "\n".join(f"{key:<11} {value}" for key, value in lines.items())

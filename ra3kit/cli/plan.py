@@ -3,9 +3,9 @@
 A model may describe itself with `plan() -> dict`, a data module with `summary() -> dict`; both are printed as they are,
 with byte counts in words wherever a key is, or lies below, `memory` or ends in `bytes`. Three keys are read:
 
-    model.plan()["parameters"]   int, or a mapping part -> int; counted from the module when there is no plan
-    model.plan()["stores"]       how many bootstrapped stores the run writes; else 1 for a model with a `posterior`
-    data.summary()["code_tokens"]  the tokens one store annotates
+    model.plan()["memory"]               mapping what -> bytes; their sum is added to it
+    model.plan()["stores"]               how many bootstrapped stores the run writes; else its callbacks' `iterations`
+    data.summary()["train_code_tokens"]  the tokens that one store annotates
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from ra3kit.build import Built, build
+from ra3kit.build import Built, accelerator_name, build
 from ra3kit.recipe import Recipe
 from ra3kit.signatures import check
 
@@ -54,12 +54,20 @@ def plan(recipe: Recipe, folder: Path) -> str:
         "recipe": f"{recipe.name} ({recipe.path})",
         "run folder": f"{folder} (not created)",
         "seed": recipe.tree["run"]["seed"],
-        "devices": devices + note,
+        "devices": devices + (note or _found(built.trainer)),
         "precision": wanted.get("precision") or built.trainer.precision,
     }
+    memory = own.get("memory")
+    if isinstance(memory, dict):
+        total = sum(size for size in memory.values() if isinstance(size, int | float))
+        own = own | {"memory": memory | {"together": total}}
     sections = {"model": own, "data": summary, "disk": disk(built, own, summary)}
     parts = [table(head), *(f"{title}\n{table(section, 2)}" for title, section in sections.items() if section)]
     return "\n\n".join([*parts, f"Nothing was trained. Train it: {_command(recipe)}"])
+
+
+def _found(trainer: L.Trainer) -> str:
+    return f" (here {trainer.num_devices} x {accelerator_name(trainer)})"
 
 
 def _command(recipe: Recipe) -> str:
@@ -109,8 +117,10 @@ def disk(built: Built, own: dict[str, Any], summary: dict[str, Any]) -> dict[str
     weights = sum(p.numel() * p.element_size() for p in built.model.parameters())
     kept, words = kept_checkpoints(built.trainer)
     checkpoints = CHECKPOINT_COPIES * weights * kept
-    stores = int(own.get("stores", hasattr(built.model, "posterior")))
-    store = STORE_BYTES_PER_TOKEN * int(summary.get("code_tokens", 0)) * stores
+    callbacks: list[Callback] = built.trainer.callbacks  # type: ignore[attr-defined]
+    iterations = sum(getattr(callback, "iterations", 0) for callback in callbacks)
+    stores = int(own.get("stores", iterations))
+    store = STORE_BYTES_PER_TOKEN * int(summary.get("train_code_tokens", 0)) * stores
     rows: dict[str, Any] = {f"checkpoints ({words})": in_words(checkpoints)}
     if store:
         rows[f"stores ({stores})"] = in_words(store)

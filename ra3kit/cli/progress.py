@@ -12,6 +12,9 @@ from lightning.pytorch.callbacks import ProgressBar
 class PlainProgress(ProgressBar):
     """Prints `epoch 2/6, step 40/120, 31 s: loss 2.31` at most every `every` seconds, and at the end of an epoch.
 
+    A module with a `phase` has it named beside the epoch. Figures that have not changed since the epoch before are left
+    out: they belong to another phase.
+
     Args:
         every: seconds between two lines, >= 0.
     """
@@ -21,6 +24,7 @@ class PlainProgress(ProgressBar):
         self._every = every
         self._enabled = True
         self._start = self._last = 0.0
+        self._before: dict[str, Any] = {}
 
     def disable(self) -> None:
         """Print nothing: Lightning calls this on all processes but the first."""
@@ -32,6 +36,9 @@ class PlainProgress(ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start = self._last = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._before = dict(self.get_metrics(trainer, pl_module))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -49,7 +56,11 @@ class PlainProgress(ProgressBar):
         epochs = f"/{trainer.max_epochs}" if trainer.max_epochs not in (None, -1) else ""
         total = self.total_train_batches
         steps = f"/{total}" if total != float("inf") else ""
-        metrics = {k: v for k, v in self.get_metrics(trainer, pl_module).items() if k != "v_num"}
+        phase = getattr(pl_module, "phase", None)
+        if isinstance(phase, str):
+            epochs += f" ({phase})"
+        metrics = self.get_metrics(trainer, pl_module)
+        metrics = {k: v for k, v in metrics.items() if k != "v_num" and v != self._before.get(k)}
         shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics.items())
         words = f"epoch {trainer.current_epoch + 1}{epochs}, step {step}{steps}, {self._last - self._start:.0f} s"
         print(f"{words}: {shown}" if shown else words, flush=True)

@@ -25,13 +25,19 @@ def test_the_plan_counts_and_trains_nothing(desk: Path, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     plan = rows(out)
     assert plan["run folder"] == "runs/toy/001 (not created)"
-    assert plan["devices"] == "1 x cpu"
+    assert plan["devices"] == "1 x cpu (here 1 x cpu)"
     assert (plan["body"], plan["total"]) == ("5", "about 60 B")
     assert (plan["weights"], plan["gradients"], plan["Adam moments"]) == ("20 B", "20 B", "40 B")
-    assert (plan["code_tokens"], plan["too long"]) == ("1,048,576", "1")
+    assert plan["together"] == "80 B"
+    assert (plan["train_code_tokens"], plan["too long"]) == ("1,048,576", "1")
     assert plan["checkpoints (1 kept)"] == "60 B"  # 3 copies of 5 fp32 numbers
     assert "stores" not in out
     assert [path for path in sorted(desk.rglob("*")) if "__pycache__" not in str(path)] == before
+
+
+def test_stores_are_counted_by_the_iterations_of_a_callback(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*DRY, "trainer.callbacks={class_path: toys.Switch, iterations: 3}"]) == 0
+    assert rows(capsys.readouterr().out)["stores (3)"] == "24.0 MiB"  # 3 x 8 bytes x 2^20 tokens
 
 
 def test_a_model_describes_itself(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

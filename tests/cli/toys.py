@@ -118,7 +118,7 @@ class ToyData(L.LightningDataModule):
         return DataLoader(self.points, batch_size=4, shuffle=True)
 
     def summary(self) -> dict[str, Any]:
-        return {"files": 3, "code_tokens": 2**20, "dropped": {"too long": 1}}
+        return {"files": 3, "train_code_tokens": 2**20, "dropped": {"too long": 1}}
 
 
 class Recorder(Callback):
@@ -137,3 +137,10 @@ class Interrupt(Callback):
 
     def on_train_batch_end(self, *args: Any) -> None:
         raise KeyboardInterrupt
+
+
+class Switch(Callback):
+    """Has as many iterations as it is told."""
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations

@@ -1,0 +1,51 @@
+"""Plain progress lines: steps, the phase, and only the figures of this epoch."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import lightning.pytorch as L
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from ra3kit.cli.progress import PlainProgress
+
+
+class Phases(L.LightningModule):
+    """Logs `first` in epoch 0 and `second` in epoch 1."""
+
+    phase = "warmup"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def on_train_epoch_start(self) -> None:
+        self.phase = ("warmup", "e")[self.current_epoch]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        self.log(("first", "second")[self.current_epoch], float(batch_idx), prog_bar=True)
+
+    def configure_optimizers(self) -> None: ...
+
+
+@pytest.mark.parametrize(("every", "count"), [(1e9, 2), (0.0, 8)])
+def test_lines(every: float, count: int, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    trainer = L.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[PlainProgress(every)],
+        default_root_dir=str(tmp_path),
+    )
+    capsys.readouterr()
+    trainer.fit(Phases(), DataLoader(TensorDataset(torch.zeros(3))))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert len(lines) == count  # the end of each epoch, and with every=0 each of its 3 steps
+    assert re.fullmatch(r"epoch 1/2 \(warmup\), step 3/3, \d+ s: first 2", lines[count // 2 - 1])
+    assert re.fullmatch(r"epoch 2/2 \(e\), step 3/3, \d+ s: second 2", lines[-1])  # no `first`: of the epoch before
