@@ -202,7 +202,8 @@ class TrajectoryDataModule(L.LightningDataModule):
         return summary | {"tokenizer": tokenizer_id(self.tokenizer), "data_hash": self.data_hash()}
 
     def data_hash(self) -> str:
-        """A hash of the training and held-out snippets, 16 hex digits, see `data_hash`."""
+        """A hash of the training and held-out snippets, 16 hex digits, see the function of that name."""
+        self.setup()
         return data_hash([*self.train, *self.val])
 
     # -- phases and loaders

@@ -29,7 +29,7 @@ def jsonl(records: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """All kinds of files, and some that must be left alone."""
     root = tmp_path / "corpus"
@@ -154,7 +154,7 @@ def test_missing_sources_name_the_nearest(folder: Path) -> None:
         read(folder.parent / "corpsu")
     with pytest.raises(DataError, match="no file matches this glob"):
         read(f"{folder}/*.pyx")
-    with pytest.raises(DataError, match="holds no .py"):
+    with pytest.raises(DataError, match=r"holds no \.py"):
         read(empty)
     with pytest.raises(DataError, match="must end in one of"):
         read(folder / "notes.txt")
@@ -197,5 +197,5 @@ def test_streamed_hub_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hub_dataset_offline_is_a_clear_error() -> None:
-    with pytest.raises(DataError, match="'hf:no-one/nothing': the dataset cannot be loaded. HF_HUB_OFFLINE is set"):
+    with pytest.raises(DataError, match=r"'hf:no-one/nothing': the dataset cannot be loaded\. HF_HUB_OFFLINE is set"):
         read("hf:no-one/nothing")
