@@ -25,6 +25,8 @@ class PlainProgress(ProgressBar):
         self._enabled = True
         self._start = self._last = 0.0
         self._before: dict[str, Any] = {}
+        self._phase = ""
+        self._printed = (-1, -1)
 
     def disable(self) -> None:
         """Print nothing: Lightning calls this on all processes but the first."""
@@ -40,6 +42,12 @@ class PlainProgress(ProgressBar):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._before = dict(self.get_metrics(trainer, pl_module))
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        phase = getattr(pl_module, "phase", None)  # kept: at the end of the epoch the next phase may have begun
+        self._phase = f" ({phase})" if isinstance(phase, str) else ""
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -50,17 +58,16 @@ class PlainProgress(ProgressBar):
         self._line(trainer, pl_module, trainer.fit_loop.epoch_loop.batch_idx + 1)
 
     def _line(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
-        if not self._enabled:
+        if not self._enabled or self._printed == (trainer.current_epoch, step):
             return
+        self._printed = (trainer.current_epoch, step)
         self._last = time.monotonic()
         epochs = f"/{trainer.max_epochs}" if trainer.max_epochs not in (None, -1) else ""
         total = self.total_train_batches
         steps = f"/{total}" if total != float("inf") else ""
-        phase = getattr(pl_module, "phase", None)
-        if isinstance(phase, str):
-            epochs += f" ({phase})"
         metrics = self.get_metrics(trainer, pl_module)
         metrics = {k: v for k, v in metrics.items() if k != "v_num" and v != self._before.get(k)}
         shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics.items())
-        words = f"epoch {trainer.current_epoch + 1}{epochs}, step {step}{steps}, {self._last - self._start:.0f} s"
+        epoch, seconds = trainer.current_epoch + 1, self._last - self._start
+        words = f"epoch {epoch}{epochs}{self._phase}, step {step}{steps}, {seconds:.0f} s"
         print(f"{words}: {shown}" if shown else words, flush=True)
