@@ -142,8 +142,13 @@ class Engine:
             on_done: called with (prompt index, completion) as each finishes.
 
         Raises:
-            RolloutError: an empty prompt, or one that leaves no room for max_new_tokens in a slot.
+            RolloutError: an empty prompt, one that leaves no room for max_new_tokens in a slot, a setting out of range.
         """
+        if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+            raise RolloutError(
+                f"max_new_tokens={max_new_tokens}, temperature={temperature}, top_p={top_p}: allowed are "
+                "max_new_tokens >= 1, temperature >= 0 (0 is greedy) and 0 < top_p <= 1"
+            )
         if self._texts is None:
             self._texts = token_bytes(self.tokenizer)
         ends = frozenset({self.tokenizer.eos_token_id})

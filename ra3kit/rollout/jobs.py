@@ -7,7 +7,7 @@ of the tokens it asked about and one drawn token, and hands out the next feed un
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class Feed:
     score: bool = True
 
 
+@runtime_checkable
 class Job(Protocol):
     """One row of the engine."""
 
@@ -128,7 +129,7 @@ class RolloutJob:
 
     @property
     def positions(self) -> int:
-        most = len(self.trajectory.ids) + int(self._open.sum()) * self.rules.max_length + self._most_peeked()
+        most = len(self.trajectory.ids) + int(self._open.sum()) * self.rules.max_length
         return min(most, self.capacity)
 
     def first(self) -> Feed:
@@ -194,14 +195,11 @@ class RolloutJob:
     def _unfed(self, thought: list[int]) -> list[int]:
         return thought[-1:]
 
-    def _most_peeked(self) -> int:
-        return 0
-
     def _decides(self) -> bool:
         """Whether a latent is drawn before the line at hand: it may have one, and the longest thought would fit."""
         if not self._open[self._line]:
             return False
-        most = self._length + self._most_peeked() + self.rules.max_length + self._left[self._line]
+        most = self._length + self.rules.max_length + self._left[self._line]
         if most > self.capacity:
             self._withheld += 1
             return False
@@ -212,15 +210,14 @@ class HindsightJob(RolloutJob):
     """As RolloutJob, but q also sees the next `lookahead` lines (a true posterior, conditioned on a_t).
 
     At a decision the coming lines are fed after the prefix, the latent is drawn from what follows them, and then they
-    are forgotten: the slot is rolled back and goes on with the thought and the first of those lines.
+    are forgotten: the slot is rolled back and goes on with the thought and the first of those lines. So sight needs no
+    room of its own: what was seen is written again after the thought.
     """
 
     def __init__(self, *args: Any, lookahead: int, **kwargs: Any):
         """lookahead: lines that q sees ahead, >= 1; the other arguments as in RolloutJob."""
         super().__init__(*args, **kwargs)
         self.lookahead = lookahead
-        sizes = [len(ids) for ids in self._lines]
-        self._peek_most = max((sum(sizes[t : t + lookahead]) for t in range(len(sizes))), default=0)
 
     def _decision_feed(self, ids: list[int], start: int) -> Feed:
         peek = peeked(self._lines, self._line, self.lookahead)
@@ -234,9 +231,6 @@ class HindsightJob(RolloutJob):
 
     def _unfed(self, thought: list[int]) -> list[int]:
         return thought
-
-    def _most_peeked(self) -> int:
-        return self._peek_most
 
 
 def peeked(lines: list[list[int]], line: int, lookahead: int) -> list[int]:

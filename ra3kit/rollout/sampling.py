@@ -7,6 +7,7 @@ same tokens whatever else is in the batch, however many slots there are and wher
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,8 @@ def stream_key(seed: int, name: str, rollout: int) -> int:
 def uniforms(keys: np.ndarray, counters: np.ndarray) -> np.ndarray:
     """Uniforms in (0, 1), float64 [r], from stream keys and draw counters (uint64 [r] each); SplitMix64 twice."""
     mixed = _splitmix(keys ^ _splitmix(counters))
-    return ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    # 52 bits and a half: exact in float64, so that neither 0 nor 1 comes up
+    return ((mixed >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def _splitmix(x: np.ndarray) -> np.ndarray:
@@ -67,7 +69,7 @@ class Sampler:
         self.ids_at = {place: allowed[place].nonzero().squeeze(1) for place in Place if place not in (0, 5)}
         self.temperature, self.top_p = temperature, top_p
 
-    def draw(self, logits: Float[Tensor, "r v"], places: list[int], u: np.ndarray) -> Draws:
+    def draw(self, logits: Float[Tensor, "r v"], places: Sequence[int], u: np.ndarray) -> Draws:
         """Draw one outcome a row.
 
         Args:

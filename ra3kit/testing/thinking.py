@@ -1,0 +1,80 @@
+"""Models at random weights that think as often and as long as asked for: a plain random one hardly ever does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ra3kit.data.trajectory import Trajectory
+from ra3kit.latents import LatentGrammar, ThoughtRules
+from ra3kit.rollout import Engine, Rollout
+
+
+def set_thinking(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    trajectories: Sequence[Trajectory],
+    rate: float,
+    length: float,
+    rules: ThoughtRules,
+    rounds: int = 8,
+) -> tuple[float, float]:
+    """Give the model's head a bias on opening and on ending tokens that brings the think rate and length about.
+
+    Args:
+        model: at random weights, attn_implementation="ra3"; its head gets a `bias`.
+        tokenizer: its tokenizer.
+        trajectories: expert snippets that the rates are measured on.
+        rate: share of decisions that think, in (0, 1).
+        length: mean tokens of a thought, opening and ending included, in (3, rules.max_length).
+        rules: the rules it will think under.
+        rounds: corrections, each from four rollouts of each snippet.
+
+    Returns:
+        The rate and the mean length of the last round.
+    """
+    grammar = LatentGrammar.of(tokenizer, model.config.vocab_size)
+    head = model.get_output_embeddings()
+    bias = torch.zeros(model.config.vocab_size)
+    head.bias = torch.nn.Parameter(bias)
+    capacity = model.config.max_position_embeddings
+    hazard = _hazard(length, rules.max_length)
+    measured = (0.0, 0.0)
+    for seed in range(rounds):
+        head.bias.data.copy_(bias)
+        engine = Engine(model, tokenizer, capacity=capacity)
+        rows = [row for rows in engine.rollout(trajectories, 4, seed, rules) for row in rows]
+        decisions = sum(int(row.decided.sum()) for row in rows)
+        lengths = thought_lengths(rows)
+        measured = (len(lengths) / decisions, float(lengths.mean()) if len(lengths) else 0.0)
+        if rules.think == "free":
+            bias[grammar.opens] += _logit(rate) - _logit((len(lengths) + 0.5) / (decisions + 1))
+        inside = int(
+            (lengths - 2).sum() - (lengths == rules.max_length).sum()
+        )  # free choices between going on and ending
+        ended = int((lengths < rules.max_length).sum())
+        bias[grammar.ends] += _logit(hazard) - _logit((ended + 0.5) / (inside + 1))
+    return measured
+
+
+def thought_lengths(rollouts: Sequence[Rollout]) -> np.ndarray:
+    """int [thoughts], tokens of every thought."""
+    spans = np.concatenate([row.trajectory.thoughts for row in rollouts])
+    return spans[:, 1] - spans[:, 0]
+
+
+def _hazard(length: float, max_length: int) -> float:
+    """Chance of ending at each free choice that gives thoughts of mean `length`, by bisection."""
+    low, high = 1e-6, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        mean = 2 + (1 - (1 - middle) ** (max_length - 2)) / middle
+        low, high = (middle, high) if mean > length else (low, middle)
+    return low
+
+
+def _logit(p: float) -> float:
+    return float(np.log(p / (1 - p)))
