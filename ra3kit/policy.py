@@ -209,7 +209,7 @@ class BasePolicy(L.LightningModule):
 
     def plan(self) -> dict[str, Any]:
         """Parameters and memory for `fit --dry-run`."""
-        return {"parameters": parameter_counts(self.model), "memory": training_memory(self.model, "policy")}
+        return {"parameters": parameter_counts(self.model), "memory": vars(training_memory(self.model))}
 
 
 def score(
@@ -304,8 +304,17 @@ def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
     }
 
 
-def training_memory(model: torch.nn.Module, name: str) -> dict[str, int]:
-    """Bytes of weights, gradients and AdamW moments of a trained model."""
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes of a model's weights, gradients and AdamW moments while it is trained."""
+
+    weights: int
+    gradients: int
+    moments: int
+
+
+def training_memory(model: torch.nn.Module) -> TrainingMemory:
+    """What training a model keeps in memory, activations aside."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    return {f"{name}: weights": weights, f"{name}: gradients": trained, f"{name}: AdamW moments": 2 * trained}
+    return TrainingMemory(weights, trained, 2 * trained)

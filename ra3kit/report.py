@@ -11,8 +11,8 @@ MEASURES = {"plain": "no thoughts", "own": "own thoughts", "iwae": "IWAE"}
 KEYS = {"plain": "plain_ce", "own": "own_latents_ce", "iwae": "iwae_ce"}
 CAVEAT = (
     "Nats per code token on held-out files, smaller is better. 'no thoughts' takes <act> everywhere; 'own thoughts' is "
-    "the upper bound with the model's own draws, IWAE the tighter one; both bound the cross-entropy of the marginal, so "
-    "they compare NTP and RA3 fairly. The base was taught the comment vocabulary by its warm-up."
+    "the upper bound with the model's own draws, IWAE the tighter one; both bound the cross-entropy of the marginal, "
+    "so they compare NTP and RA3 fairly. The base was taught the comment vocabulary by its warm-up."
 )
 
 

@@ -115,7 +115,7 @@ class RA3Module(L.LightningModule):
         self.phase, self.iteration = phase, iteration
         self.phase_step, self.phase_steps, self.phase_over = 0, max(1, steps), False
         if phase == "e" and self._base is None:
-            self._base = {name: value.detach().clone() for name, value in self.policy.model.state_dict().items()}
+            self._base = cpu_copy(self.policy.model)
             if self.control is not None:
                 self.control.model.load_state_dict(self._base)
         if phase == "e":
@@ -129,6 +129,7 @@ class RA3Module(L.LightningModule):
                 self.policy.model.load_state_dict(self._base)
         if self._trainer is not None:
             for optimizer in self.trainer.optimizers:
+                optimizer.zero_grad()
                 optimizer.state.clear()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
@@ -209,7 +210,8 @@ class RA3Module(L.LightningModule):
         The draws depend on (seed, iteration, snippet) alone, so any split of the corpus gives the same store.
         """
         seed = derive_seed(self.seed, "annotate", self.iteration)
-        return self.posterior.annotate(trajectories, self.policy, seed, on_done)
+        with self.trainer.precision_plugin.forward_context():
+            return self.posterior.annotate(trajectories, self.policy, seed, on_done)
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
 
@@ -290,15 +292,33 @@ class RA3Module(L.LightningModule):
         return [*lines, "", "annotated snippets (> thought [nats it adds to its lines])", *shown]
 
     def plan(self) -> dict[str, Any]:
-        """Parameters and memory for `fit --dry-run`."""
-        memory = training_memory(self.policy.model, "policy (pi)")
-        if self.posterior.weights == "separate":
-            memory |= training_memory(self.posterior.model, "posterior (q)")
+        """Parameters and memory for `fit --dry-run`: each phase clears the moments and gradients of the other's."""
+        pi, q = (training_memory(module.model) for module in (self.policy, self.posterior))
+        separate = self.posterior.weights == "separate"
+        e_phase = {
+            "pi, frozen": pi.weights,
+            "q, weights": q.weights if separate else 0,
+            "q, gradients": q.gradients,
+            "q, AdamW moments": q.moments,
+            "rollout slots": self.posterior.engine.cache_bytes(),
+        }
+        m_phase = {
+            "pi, weights": pi.weights,
+            "pi, gradients": pi.gradients,
+            "pi, AdamW moments": pi.moments,
+            "q, kept": q.weights if separate else 0,
+        }
         if self.control is not None:
-            memory |= training_memory(self.control.model, "NTP control")
-        memory["base and scoring copies"] = training_memory(self.policy.model, "x")["x: weights"]
-        memory["rollout slots"] = self.posterior.engine.cache_bytes()
+            e_phase["NTP control, kept"] = pi.weights
+            m_phase["NTP control"] = pi.weights + pi.gradients + pi.moments
+        peak = max(sum(e_phase.values()), sum(m_phase.values()))
+        memory = {"E-phase": e_phase, "M-phase": m_phase, "peak, activations aside": peak}
         return {"parameters": parameter_counts(self.policy.model), "memory": memory}
+
+
+def cpu_copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights, copied to main memory."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def own_latents(policy: BasePolicy, like: LatentPosterior) -> LatentPosterior:

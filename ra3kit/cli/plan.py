@@ -3,7 +3,7 @@
 A model may describe itself with `plan() -> dict`, a data module with `summary() -> dict`; both are printed as they are,
 with byte counts in words wherever a key is, or lies below, `memory` or ends in `bytes`. Three keys are read:
 
-    model.plan()["memory"]               mapping what -> bytes; their sum is added to it
+    model.plan()["memory"]               mapping what -> bytes, their sum is added to it; or mappings, as they are
     model.plan()["stores"]               how many bootstrapped stores the run writes; else its callbacks' `iterations`
     data.summary()["train_code_tokens"]  the tokens that one store annotates
 """
@@ -58,7 +58,7 @@ def plan(recipe: Recipe, folder: Path) -> str:
         "precision": wanted.get("precision") or built.trainer.precision,
     }
     memory = own.get("memory")
-    if isinstance(memory, dict):
+    if isinstance(memory, dict) and not any(isinstance(size, dict) for size in memory.values()):
         total = sum(size for size in memory.values() if isinstance(size, int | float))
         own = own | {"memory": memory | {"together": total}}
     sections = {"model": own, "data": summary, "disk": disk(built, own, summary)}
