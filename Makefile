@@ -45,7 +45,7 @@ test-gpu: $(VENV)/.stamp-dev ## the tests that need a CUDA device
 check: $(VENV)/.stamp-dev ## formatting, lint, types, spelling
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/mypy $(SOURCES)
+	$(BIN)/mypy
 	$(BIN)/codespell
 
 format: $(VENV)/.stamp-dev ## format the code and fix what lint can fix
