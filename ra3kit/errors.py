@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class RA3Error(Exception):
-    """Base of every error the kit raises on purpose. The command line prints it without a traceback and exits with 2."""
+    """Base of every error the kit raises on purpose. The command line prints it without traceback and exits with 2."""
 
 
 class RecipeError(RA3Error):
@@ -19,7 +19,7 @@ class DataError(RA3Error):
 
 
 class TokenizerError(RA3Error):
-    """A tokenizer that cannot carry exact lines and latents (no start token, lossy round trip, no `#` or newline token)."""
+    """A tokenizer that cannot carry exact lines and latents (no end token, lossy round trip, no `#` or newline token)."""
 
 
 class ModelError(RA3Error):
