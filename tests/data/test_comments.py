@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from samples import AWKWARD, programs, texts
 
-from ra3kit.data.comments import parse, strip_comments, strip_docstrings
+from ra3kit.data.comments import dedent_comments, parse, strip_comments, strip_docstrings
 from ra3kit.pylex import scan
 
 
@@ -55,6 +55,28 @@ def test_stripping_comments_keeps_generated_programs(program: str) -> None:
     stripped = strip_comments(program)
     assert ast.dump(ast.parse(stripped)) == ast.dump(ast.parse(program))
     assert scan(stripped).comments == []
+
+
+@pytest.mark.parametrize(
+    ("text", "dedented"),
+    [
+        ("def f():\n    # c\n    x  # d\n\t# e\r\n", "def f():\n# c\n    x  # d\n# e\r\n"),
+        ("x = (1,\n     # c\n     2)\n", "x = (1,\n     # c\n     2)\n"),
+        ("x = 1 \\\n  # c\ny = 2\n", "x = 1 \\\n  # c\ny = 2\n"),
+        ('x = """\n  # s\n"""\n', 'x = """\n  # s\n"""\n'),
+        ("\f # c\n", "# c\n"),
+    ],
+)
+def test_dedent_comments(text: str, dedented: str) -> None:
+    assert dedent_comments(text) == dedented
+
+
+@given(programs)
+def test_dedenting_keeps_programs_and_comments(program: str) -> None:
+    dedented = dedent_comments(program)
+    assert ast.dump(ast.parse(dedented)) == ast.dump(ast.parse(program))
+    before, after = ([text[start:end] for start, end in scan(text).comments] for text in (program, dedented))
+    assert before == after
 
 
 @pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD.keys())

@@ -125,14 +125,20 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
         '{"text": null}',
         "[1]",
         "",
+        '{"text": "\\ufeffok = 2"}',
         '{"text": "\\ud800"}',
         '{"text": "a\\u0000"}',
     ]
     (tmp_path / "r.jsonl").write_text("\n".join(lines))
     report = CorpusReport()
     files = dict(read(tmp_path, report=report))
-    assert files == {"declared.py": "# coding: latin-1\nx = 'é'\n", "bom.py": "x = 1\n", "r.jsonl:0": "ok = 1"}
-    assert report.read == 3
+    assert files == {
+        "declared.py": "# coding: latin-1\nx = 'é'\n",
+        "bom.py": "x = 1\n",
+        "r.jsonl:0": "ok = 1",
+        "r.jsonl:5": "ok = 2",
+    }
+    assert report.read == 4
     assert dict(report.skipped) == {"binary": 2, "undecodable": 3, "empty": 2, "not_json": 2, "no_text": 1}
     assert report.examples["no_text"] == "r.jsonl:2"
 

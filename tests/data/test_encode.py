@@ -121,6 +121,7 @@ def test_text_that_spells_a_special_token_is_text(tokenizer: PreTrainedTokenizer
     [ids] = encode_texts(tokenizer, ["<|endoftext|>"])
     assert tokenizer.eos_token_id not in ids
     assert decode_ids(tokenizer, [ids]) == ["<|endoftext|>"]
+    assert decode_ids(tokenizer, [[tokenizer.eos_token_id, *ids]]) == ["<|endoftext|><|endoftext|>"]
     assert tokenizer("<|endoftext|>").input_ids == [tokenizer.eos_token_id]  # its setting was put back
 
 
