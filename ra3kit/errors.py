@@ -19,7 +19,7 @@ class DataError(RA3Error):
 
 
 class TokenizerError(RA3Error):
-    """A tokenizer that cannot carry exact lines and latents (no end token, lossy round trip, no `#` or newline token)."""
+    """A tokenizer that cannot carry exact lines and latents (no end token, a lossy round trip, no `#` token)."""
 
 
 class ModelError(RA3Error):

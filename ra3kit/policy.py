@@ -24,6 +24,7 @@ from ra3kit.data.packing import PackedBatch, StepBatch, pack_rows
 from ra3kit.data.tokenizer import TokenizerSpec, resolve_tokenizer
 from ra3kit.data.trajectory import THOUGHT, Trajectory
 from ra3kit.errors import ModelError
+from ra3kit.metrics import TokenRatio
 from ra3kit.optimize import Optimization, clip_gradients, set_lr
 from ra3kit.rollout import attention
 from ra3kit.rollout.forward import base_model, packed_hidden, target_logps
@@ -106,6 +107,7 @@ class BasePolicy(L.LightningModule):
             base_model(self.model).gradient_checkpointing_enable({"use_reentrant": False})
         if lora is not None:
             self.model = _with_lora(self.model, lora)
+        self.held_out = TokenRatio()
         self.phase_steps: int | None = None  # length of the phase whose schedule is running; None: the whole fit
 
     # ---- training -------------------------------------------------------------------------------------------------
@@ -182,10 +184,9 @@ class BasePolicy(L.LightningModule):
 
     def validation_step(self, batch: list[Trajectory], batch_idx: int) -> None:
         """Cross-entropy of held-out code, nats per code token; logs `eval/ntp/plain_ce`."""
-        logps = self.score(batch)
-        tokens = sum(len(values) for values in logps)
-        nats = -sum(float(values.sum()) for values in logps)
-        self.log("eval/ntp/plain_ce", nats / tokens, batch_size=tokens, prog_bar=True, sync_dist=True)
+        for logp in self.score(batch):
+            self.held_out.update(torch.tensor(-logp.sum()), len(logp))
+        self.log("eval/ntp/plain_ce", self.held_out, prog_bar=True, on_epoch=True, batch_size=len(batch))
 
     # ---- scoring --------------------------------------------------------------------------------------------------
 

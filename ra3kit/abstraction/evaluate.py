@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ra3kit.abstraction.bound import iwae, learned_bound
+from ra3kit.abstraction.bound import information_gain, iwae, learned_bound
 from ra3kit.abstraction.estep import line_table
 from ra3kit.abstraction.posterior import LatentPosterior, pi_logps
-from ra3kit.abstraction.statistics import effective_horizon
+from ra3kit.abstraction.statistics import effective_horizon, thought_rate, thought_spans
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.policy import score
 from ra3kit.rollout import line_logps
@@ -69,14 +69,14 @@ def held_out(
     logps = pi_logps(pi, flat, sampled_by_pi)
     table = line_table(groups, [logps[i : i + k] for i in range(0, len(flat), k)])
     log_q = table.log_q.sum(-1)
-    decisions, thoughts = int(table.decided.sum()), int(table.is_thought.sum())
+    thoughts = int(table.is_thought.sum())
     thought_tokens = sum(int((r.trajectory.thoughts[:, 1] - r.trajectory.thoughts[:, 0]).sum()) for r in flat)
     return HeldOut(
         plain=np.asarray([-values.sum() for values in score(pi, snippets)]),
         own=-learned_bound(table.log_joint, log_q).numpy(),
         iwae=-iwae(table.log_joint, log_q).numpy(),
         tokens=table.code_tokens.numpy(),
-        thought_rate=thoughts / decisions if decisions else 0.0,
+        thought_rate=float(thought_rate(table.is_thought, table.decided)) if table.decided.any() else 0.0,
         thought_length=thought_tokens / thoughts if thoughts else float("nan"),
         lines_per_thought=float(effective_horizon(table.is_thought, table.is_line)),
     )
@@ -133,12 +133,14 @@ def thought_gains(pi: torch.nn.Module, trajectories: Sequence[Trajectory]) -> li
     full = dict(zip(involved, score(pi, [trajectories[i] for i in involved]), strict=True))
     gains = []
     for (i, line), other, logp in zip(where, without, score(pi, without), strict=True):
-        later = np.flatnonzero(trajectories[i].has_thought()[line + 1 :])
-        end = line + 1 + int(later[0]) if len(later) else len(trajectories[i].lines)
-        with_it = line_logps(trajectories[i], full[i])[line:end].sum()
-        without_it = line_logps(other, logp)[line:end].sum()
-        spans = trajectories[i].lines[line:end]
-        gains.append(
-            ThoughtGain(i, line, end - line, int((spans[:, 1] - spans[:, 0]).sum()), float(with_it - without_it))
+        spans = thought_spans(torch.from_numpy(trajectories[i].has_thought())).tolist()
+        (end,) = (stop for start, stop in spans if start == line)
+        covered = trajectories[i].lines[line:end]
+        tokens = int((covered[:, 1] - covered[:, 0]).sum())
+        with_it, without_it = (
+            torch.tensor(line_logps(t, values)[line:end].sum())
+            for t, values in ((trajectories[i], full[i]), (other, logp))
         )
+        gain = information_gain(with_it, without_it, torch.tensor(tokens))
+        gains.append(ThoughtGain(i, line, end - line, tokens, float(gain.total)))
     return gains

@@ -15,11 +15,12 @@ import lightning as L
 import numpy as np
 import torch
 
+from ra3kit.abstraction.bound import elbo_terms
 from ra3kit.abstraction.credit import Baseline, Credit, Scale, check_baseline, check_choice, check_credit
 from ra3kit.abstraction.estep import LineTable, credits, line_table, policy_gradient
 from ra3kit.abstraction.posterior import LatentPosterior, pi_logps
 from ra3kit.abstraction.prior import LatentPrior
-from ra3kit.abstraction.statistics import distinct_ratio, effective_horizon
+from ra3kit.abstraction.statistics import distinct_ratio, effective_horizon, thought_rate
 from ra3kit.abstraction.views import View, chunk_views, view_log_q
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RecipeError, RunError
@@ -129,7 +130,7 @@ class AbstractionLearner(L.LightningModule):
         credit = credits(table, prior, self.scale, self.credit, self.horizon, self.discount, self.baseline)
         metrics = self._gradient_step(posterior, pi, flat, table, credit.advantage, optimizer, lr, owner)
         posterior.equals_policy = False
-        metrics |= reward_metrics(table, credit.reward, groups)
+        metrics |= reward_metrics(table, credit.reward, prior, groups)
         tokens = sum(len(rollout.trajectory.ids) for rollout in flat)
         metrics["rollout_tokens_per_second"] = tokens / (sampled - started)
         metrics["seconds"] = time.perf_counter() - started
@@ -220,10 +221,19 @@ class AbstractionLearner(L.LightningModule):
         return d.exp() - 1 - d
 
 
-def reward_metrics(table: LineTable, reward: torch.Tensor, groups: Sequence[Sequence[Rollout]]) -> dict[str, float]:
-    """What the rollouts of a batch look like: reward, likelihood, the terms of the bound, and their thoughts."""
-    lines, decisions, thoughts = (int(x.sum()) for x in (table.is_line, table.decided, table.is_thought))
-    tokens = int(table.line_tokens.sum())
+def reward_metrics(
+    table: LineTable, reward: torch.Tensor, prior: LatentPrior, groups: Sequence[Sequence[Rollout]]
+) -> dict[str, float]:
+    """What the rollouts of a batch look like: reward, likelihood, the terms of both bounds, and their thoughts.
+
+    The bounds are in nats per code token: `elbo*` under pi's own prior, `elbo_fixed*` under the prior given, where a
+    penalty stands for its KL.
+    """
+    lines, tokens = int(table.is_line.sum()), int(table.line_tokens.sum())
+    terms = elbo_terms(table.line_logp, table.thought_logp, table.log_q, table.is_line)
+    penalty = prior.penalty(table.is_thought, table.log_q, table.decided)
+    in_nats = penalty if prior.scale == "line_sum" else penalty * table.line_tokens
+    fixed = elbo_terms(table.line_logp, -in_nats, torch.zeros_like(in_nats), table.is_line)
     texts = [
         tuple(rollout.trajectory.ids[start:end].tolist())
         for group in groups
@@ -233,12 +243,13 @@ def reward_metrics(table: LineTable, reward: torch.Tensor, groups: Sequence[Sequ
     metrics = {
         "reward": float(reward.sum()) / lines,
         "line_logp": float(table.line_logp.sum()) / lines,
-        "token_logp": float(table.line_logp.sum()) / tokens,
-        "elbo": float((table.line_logp + table.thought_logp - table.log_q).sum()) / tokens,
-        "elbo_reconstruction": float(table.line_logp.sum()) / tokens,
-        "elbo_prior": float(table.thought_logp.sum()) / tokens,
-        "elbo_entropy": -float(table.log_q.sum()) / tokens,
-        "thought_rate": thoughts / decisions if decisions else 0.0,
+        "elbo": float(terms.total.sum()) / tokens,
+        "elbo_reconstruction": float(terms.reconstruction.sum()) / tokens,
+        "elbo_prior": float(terms.prior.sum()) / tokens,
+        "elbo_entropy": float(terms.entropy.sum()) / tokens,
+        "elbo_fixed": float(fixed.total.sum()) / tokens,
+        "elbo_fixed_kl": float(fixed.kl.sum()) / tokens,
+        "thought_rate": float(thought_rate(table.is_thought, table.decided)) if table.decided.any() else 0.0,
         "lines_per_thought": float(effective_horizon(table.is_thought, table.is_line)),
     }
     if texts:

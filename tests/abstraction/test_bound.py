@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ra3kit.abstraction.bound import TokenRatio, elbo_terms, information_gain, iwae, learned_bound
+from ra3kit.abstraction.bound import elbo_terms, information_gain, iwae, learned_bound
 from ra3kit.abstraction.prior import TemporalPrior
 from ra3kit.abstraction.statistics import distinct_ratio, effective_horizon, thought_rate, thought_spans
+from ra3kit.metrics import TokenRatio
 
 START, HASH, RED, BLUE, NEWLINE, X, Y, END = range(8)
 WORDS = (RED, BLUE)
