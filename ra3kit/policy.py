@@ -104,7 +104,7 @@ class BasePolicy(L.LightningModule):
         self.model: torch.nn.Module = _load(model, dtype) if model is not None else _fresh(config, self.tokenizer)
         _check(base_model(self.model), self.tokenizer)
         if activation_checkpointing:
-            base_model(self.model).gradient_checkpointing_enable({"use_reentrant": False})
+            base_model(self.model).activation_checkpointing_enable({"use_reentrant": False})
         if lora is not None:
             self.model = _with_lora(self.model, lora)
         self.held_out = TokenRatio()

@@ -11,8 +11,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub client
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import logging
 import random
 
+import lightning.pytorch  # noqa: F401  (its logger must exist before its handlers are taken away)
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,9 @@ from transformers import PreTrainedTokenizerFast
 
 from ra3kit.data.corpora import read_files
 from ra3kit.data.tokenizer import Rules, train_byte_level_bpe
+
+# Lightning's console handler keeps the stream it was made with, which pytest closes after each test
+logging.getLogger("lightning.pytorch").handlers.clear()
 
 REPO = Path(__file__).resolve().parent.parent
 

@@ -10,7 +10,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from small_world import corpus, data, fit, policy, ra3
+from small_world import CONFIG, TinyTokenizer, corpus, data, fit, policy, ra3
 
 from ra3kit.abstraction.learner import AbstractionLearner
 from ra3kit.abstraction.posterior import CausalPosterior, HindsightPosterior, ResampledPosterior
@@ -135,6 +135,20 @@ def test_accumulation_is_normalised_by_tokens(path: Path, tmp_path: Path) -> Non
     many_rows, _ = ntp_losses(path, tmp_path / "b", tokens_per_step=900, tokens_per_forward=210)
     assert one_row == pytest.approx(many_rows, abs=1e-4)
     assert len(one_row) >= 4
+
+
+def test_activation_checkpointing_changes_nothing_but_memory(path: Path) -> None:
+    row = data(path, tokenizer=TinyTokenizer())
+    row.setup("fit")
+    (batch, *_) = list(row.train_dataloader())
+    grads = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        pi = BasePolicy(config=CONFIG, tokenizer=TinyTokenizer(), activation_checkpointing=checkpointing)
+        pi.train()
+        pi.row_loss(batch.micro[0]).code.backward()
+        grads.append(torch.cat([p.grad.flatten() for p in pi.parameters() if p.grad is not None]))
+    torch.testing.assert_close(grads[0], grads[1], atol=1e-5, rtol=1e-5)
 
 
 def test_thinking_before_every_line_and_before_the_first_only(path: Path, tmp_path: Path) -> None:
