@@ -18,7 +18,7 @@ from ra3kit.data.packing import PackedBatch, pack
 from ra3kit.data.tokenizer import TokenizerSpec
 from ra3kit.data.trajectory import THOUGHT, Trajectory
 from ra3kit.errors import ModelError, TokenizerError
-from ra3kit.policy import LOSS_CHUNK, BasePolicy, LoRA, _summed_nats, parameter_counts, training_memory
+from ra3kit.policy import LOSS_CHUNK, BasePolicy, LoRA, TrainingMemory, _summed_nats, parameter_counts, training_memory
 from ra3kit.testing.models import CORPUS, tiny_model, tiny_tokenizer
 
 CONFIG = {
@@ -364,7 +364,6 @@ def test_the_plan_counts_parameters_and_bytes() -> None:
     block = (32 + 1) * (32 + 16 + 16) + 32 * 32 + 3 * 32 * 64 + 2 * 32  # q, k, v with bias, o, MLP, two norms
     total = 400 * 32 + 2 * block + 32  # the head is the embedding
     assert counts == {"total": total, "trainable": total}
-    memory = training_memory(policy.model, "pi")
-    assert memory["pi: weights"] == memory["pi: gradients"] == 4 * counts["total"]
-    assert memory["pi: AdamW moments"] == 8 * counts["total"]
+    memory = training_memory(policy.model)
+    assert memory == TrainingMemory(4 * total, 4 * total, 8 * total)
     assert policy.plan()["parameters"] == counts

@@ -10,6 +10,7 @@ sequences of a packed row see each other). Without a layout each batch row is on
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,10 +63,10 @@ class SlotCache:
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
 
-    def view(self, store: Tensor, length: int) -> Tensor:
-        """[slots, kv, length, d] view of the first `length` positions of every slot."""
+    def view(self, store: Tensor) -> Tensor:
+        """[slots, kv, capacity, d] view of one layer's keys or values."""
         heads, dim = store.shape[1:]
-        return store.view(self.slots, self.capacity, heads, dim)[:, :length].transpose(1, 2)
+        return store.view(self.slots, self.capacity, heads, dim).transpose(1, 2)
 
 
 def head_shape(config: PretrainedConfig) -> tuple[int, int]:
@@ -81,71 +82,101 @@ def cache_elements(config: PretrainedConfig, slots: int, capacity: int) -> int:
 
 
 @dataclass(frozen=True)
-class SlotLayout:
-    """One engine call: r single-token rows first, then the chunk rows, all packed into `[1, n]`.
+class SlotLayout(ABC):
+    """One engine call: some tokens for each of several rows, packed into `[1, n]`.
 
     Args:
         cache: where earlier keys and values lie and the new ones are written.
         write: int64 [n], flat cache index (slot * capacity + position) of every packed token.
-        single_slots: int64 [r], slot of each single-token row.
-        single_bias: [slots, 1, 1, longest], 0 where a slot's single token may look, a large negative number elsewhere
-            (slots without a single token take part unseen: a view of all slots costs less than a copy of some).
-        chunks: (first packed index, tokens, slot, first position) of every chunk row.
-        chunk_masks: for each chunk row bool [tokens, end], True where its tokens may look; None for the first.
-        padded: whether the chunk rows go as one padded batch (accelerators) or one by one (CPU).
     """
 
     cache: SlotCache
     write: Tensor
-    single_slots: Tensor
-    single_bias: Tensor
-    chunks: tuple[tuple[int, int, int, int], ...]
-    chunk_masks: tuple[Tensor | None, ...]
-    padded: bool
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float) -> Tensor:
         """q [1, h, n, d], k and v [1, kv, n, d] -> [1, n, h, d]; writes k and v into the cache."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys.index_copy_(0, self.write, k[0].transpose(0, 1).to(keys.dtype))
         values.index_copy_(0, self.write, v[0].transpose(0, 1).to(values.dtype))
-        _, h, n, d = q.shape
-        kv = k.shape[1]
-        out = q.new_empty(n, h, d)
-        r = len(self.single_slots)
-        if r:
-            longest = self.single_bias.shape[-1]
-            grouped = q.new_zeros(self.cache.slots, kv, h // kv, d)  # the query heads of a kv head stand as queries
-            grouped[self.single_slots] = q[0, :, :r].transpose(0, 1).reshape(r, kv, h // kv, d)
+        return self._look(q, keys, values, scale)[None]
+
+    @abstractmethod
+    def _look(self, q: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """q [1, h, n, d] over one layer's cache, keys and values [slots * capacity, kv, d] -> [n, h, d]."""
+
+
+@dataclass(frozen=True)
+class RowLayout(SlotLayout):
+    """Row by row, each over its own length: the way of the CPU, where reading the cache is what costs.
+
+    Args:
+        rows: (first packed index, tokens, slot, first position) of every row, in packed order.
+        past_mask: from `past_mask`, over the longest chunk and the longest past.
+    """
+
+    rows: tuple[tuple[int, int, int, int], ...]
+    past_mask: Tensor
+
+    def _look(self, q: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        h, kv, dim = q.shape[1], *keys.shape[1:]
+        longest_past = self.past_mask.shape[1] - self.past_mask.shape[0]
+        k_slots, v_slots = self.cache.view(keys), self.cache.view(values)
+        parts = []
+        for first, count, slot, position in self.rows:
+            end = position + count
+            k_row, v_row = k_slots[slot : slot + 1, :, :end], v_slots[slot : slot + 1, :, :end]  # [1, kv, end, d]
+            if count == 1:  # the query heads of a key-value head stand as its queries, and they see everything
+                one = q[:, :, first].reshape(1, kv, h // kv, dim)
+                got = F.scaled_dot_product_attention(one, k_row, v_row, scale=scale)
+                parts.append(got.reshape(1, h, dim))
+                continue
+            chunk = q[:, :, first : first + count]
+            mask = self.past_mask[:count, longest_past - position : longest_past + count] if position else None
             got = F.scaled_dot_product_attention(
-                grouped,
-                self.cache.view(keys, longest),
-                self.cache.view(values, longest),
-                attn_mask=self.single_bias,
-                scale=scale,
+                chunk, k_row, v_row, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
             )
-            out[:r] = got[self.single_slots].reshape(r, h, d)
+            parts.append(got[0].transpose(0, 1))
+        return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class PaddedLayout(SlotLayout):
+    """Single-token rows as one batch over all slots, the others as one padded batch: few kernels, for accelerators.
+
+    Args:
+        single_slots: int64 [r], slot of each single-token row; they come first in packed order.
+        single_bias: [slots, 1, 1, longest] from `single_bias` (slots without a single token take part unseen: a view of
+            all slots costs less than a copy of some).
+        chunks: (first packed index, tokens, slot, first position) of every other row.
+    """
+
+    single_slots: Tensor
+    single_bias: Tensor
+    chunks: tuple[tuple[int, int, int, int], ...]
+
+    def _look(self, q: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        out = q.new_empty(q.shape[2], q.shape[1], q.shape[3])
+        if len(self.single_slots):
+            self._singles(q, keys, values, scale, out)
         if self.chunks:
-            attend = self._chunks_padded if self.padded else self._chunks_one_by_one
-            attend(q, keys, values, scale, out)
-        return out[None]
+            self._chunks(q, keys, values, scale, out)
+        return out
 
-    def _chunks_one_by_one(self, q: Tensor, keys: Tensor, values: Tensor, scale: float, out: Tensor) -> None:
-        for (first, count, slot, position), mask in zip(self.chunks, self.chunk_masks, strict=True):
-            base, end = slot * self.cache.capacity, position + count
-            k_row = keys[base : base + end].transpose(0, 1)[None]  # [1, kv, end, d]
-            v_row = values[base : base + end].transpose(0, 1)[None]
-            got = F.scaled_dot_product_attention(
-                q[:, :, first : first + count],
-                k_row,
-                v_row,
-                attn_mask=mask,
-                is_causal=mask is None,
-                scale=scale,
-                enable_gqa=True,
-            )
-            out[first : first + count] = got[0].transpose(0, 1)
+    def _singles(self, q: Tensor, keys: Tensor, values: Tensor, scale: float, out: Tensor) -> None:
+        r, h, kv, dim = len(self.single_slots), q.shape[1], *keys.shape[1:]
+        longest = self.single_bias.shape[-1]
+        grouped = q.new_zeros(self.cache.slots, kv, h // kv, dim)  # the query heads of a kv head stand as queries
+        grouped[self.single_slots] = q[0, :, :r].transpose(0, 1).reshape(r, kv, h // kv, dim)
+        got = F.scaled_dot_product_attention(
+            grouped,
+            self.cache.view(keys)[:, :, :longest],
+            self.cache.view(values)[:, :, :longest],
+            attn_mask=self.single_bias,
+            scale=scale,
+        )
+        out[:r] = got[self.single_slots].reshape(r, h, dim)
 
-    def _chunks_padded(self, q: Tensor, keys: Tensor, values: Tensor, scale: float, out: Tensor) -> None:
+    def _chunks(self, q: Tensor, keys: Tensor, values: Tensor, scale: float, out: Tensor) -> None:
         device = q.device
         spec = torch.tensor(self.chunks, device=device)  # [c, 4]
         first, count, slot, position = spec.unbind(1)
@@ -153,8 +184,8 @@ class SlotLayout:
         step = torch.arange(most, device=device)
         index = (first[:, None] + step).clamp(max=q.shape[2] - 1)  # [c, most] packed index, padded rows repeat others
         q_rows = q[0][:, index].transpose(0, 1)  # [c, h, most, d]
-        k_rows = self.cache.view(keys, end)[slot]
-        v_rows = self.cache.view(values, end)[slot]
+        k_rows = self.cache.view(keys)[slot, :, :end]
+        v_rows = self.cache.view(values)[slot, :, :end]
         may_see = torch.arange(end, device=device) <= (position[:, None] + step)[..., None]  # [c, most, end]
         got = F.scaled_dot_product_attention(
             q_rows, k_rows, v_rows, attn_mask=may_see[:, None], scale=scale, enable_gqa=True
@@ -163,14 +194,17 @@ class SlotLayout:
         out[index[is_token]] = got.transpose(1, 2)[is_token]
 
 
-def chunk_mask(count: int, position: int) -> Tensor | None:
-    """bool [count, end]: True where a chunk that begins at `position` may look; None where plain causal does."""
-    end = position + count
-    return None if position == 0 else torch.ones(count, end, dtype=torch.bool).tril(position)
+def past_mask(longest_chunk: int, longest_past: int, dtype: torch.dtype) -> Tensor:
+    """[c, p + c], 0 where token i of a chunk after p positions may look (up to p + i), -inf elsewhere.
+
+    The mask of a shorter chunk with a shorter past is a slice of it: its first rows, without the first columns.
+    """
+    mask = torch.full((longest_chunk, longest_past + longest_chunk), -torch.inf, dtype=dtype)
+    return mask.triu(longest_past + 1)
 
 
 def single_bias(visible: Tensor, slots: int, single_slots: Tensor, dtype: torch.dtype) -> Tensor:
-    """[slots, 1, 1, longest] from bool [r, longest]: True where the token of a single row may look."""
+    """[slots, 1, 1, longest] from bool [r, longest]: 0 where the token of a single row may look, else very negative."""
     bias = torch.full((slots, visible.shape[1]), torch.finfo(dtype).min / 2, dtype=dtype, device=visible.device)
     bias[single_slots] = bias[single_slots].masked_fill(visible, 0.0)
     return bias[:, None, None]

@@ -20,7 +20,15 @@ from transformers import PreTrainedTokenizerBase
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RolloutError
 from ra3kit.latents import LatentGrammar, ThoughtRules, token_bytes
-from ra3kit.rollout.attention import SlotCache, SlotLayout, cache_elements, chunk_mask, single_bias
+from ra3kit.rollout.attention import (
+    PaddedLayout,
+    RowLayout,
+    SlotCache,
+    SlotLayout,
+    cache_elements,
+    past_mask,
+    single_bias,
+)
 from ra3kit.rollout.forward import base_model, head_logits, hidden_states
 from ra3kit.rollout.jobs import NO_DRAW, Completion, Feed, GenerateJob, HindsightJob, Job, Rollout, RolloutJob
 from ra3kit.rollout.sampling import Sampler, stream_key, uniforms
@@ -52,7 +60,8 @@ class Engine:
         slots: rows in flight at once, >= 1. Results do not depend on it.
         capacity: positions of a slot, thoughts included; at most the model's context.
         call_tokens: most tokens in one model call; rows beyond it wait for the next.
-        padded_chunks: send chunk rows as one padded batch; None decides by device (accelerators do, CPU does not).
+        padded_chunks: send the rows to attention as padded batches, not one by one; None decides by device: on
+            accelerators yes, on the CPU no.
 
     Raises:
         RolloutError: capacity beyond the model's context, or no slot.
@@ -317,22 +326,24 @@ class Engine:
         firsts: np.ndarray,
         device: torch.device,
     ) -> SlotLayout:
+        rows = tuple(
+            (int(first), count, slot, feed.start)
+            for first, count, slot, feed in zip(firsts, counts, slots, feeds, strict=True)
+        )
+        flat = torch.from_numpy(write).to(device)
+        padded = self._padded if self._padded is not None else device.type != "cpu"
+        dtype = cache.keys[0].dtype
+        if not padded:
+            later = [(count, position) for _, count, _, position in rows if count > 1 and position]
+            longest_chunk, longest_past = (max(sizes) for sizes in zip(*later, strict=True)) if later else (0, 0)
+            return RowLayout(cache, flat, rows, past_mask(longest_chunk, longest_past, dtype).to(device))
         singles = sum(count == 1 for count in counts)  # they come first
         lengths = torch.tensor([feed.start + 1 for feed in feeds[:singles]], device=device)
         longest = max((feed.start + 1 for feed in feeds[:singles]), default=0)
         single_slots = torch.tensor(slots[:singles], dtype=torch.int64, device=device)
         visible = torch.arange(longest, device=device) < lengths[:, None]
-        chunks = tuple((int(firsts[i]), counts[i], slots[i], feeds[i].start) for i in range(singles, len(feeds)))
-        padded = self._padded if self._padded is not None else device.type != "cpu"
-        return SlotLayout(
-            cache,
-            torch.from_numpy(write).to(device),
-            single_slots,
-            single_bias(visible, cache.slots, single_slots, cache.keys[0].dtype),
-            chunks,
-            () if padded else tuple(chunk_mask(count, position) for _, count, _, position in chunks),
-            padded,
-        )
+        bias = single_bias(visible, cache.slots, single_slots, dtype)
+        return PaddedLayout(cache, flat, single_slots, bias, rows[singles:])
 
     def _read(
         self,
@@ -362,7 +373,7 @@ class Engine:
             counters = np.asarray([feeds[i].counter for i in drawing], np.uint64)
             places = [feeds[i].place for i in drawing]
             at = torch.from_numpy(row_of[lasts[drawing]]).to(hidden.device)
-            got = sampler.draw(logits[at], places, uniforms(keys, counters))
+            got = sampler.draw(logits[at], places, uniforms(keys, counters), log_norm[at])
             for i, reply in zip(drawing, zip(got.tokens, got.log_q, got.raw, got.think, strict=True), strict=True):
                 drawn[i] = reply
         return logps, drawn

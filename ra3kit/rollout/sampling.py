@@ -69,40 +69,50 @@ class Sampler:
         self.ids_at = {place: allowed[place].nonzero().squeeze(1) for place in Place if place not in (0, 5)}
         self.temperature, self.top_p = temperature, top_p
 
-    def draw(self, logits: Float[Tensor, "r v"], places: Sequence[int], u: np.ndarray) -> Draws:
+    def draw(
+        self,
+        logits: Float[Tensor, "r v"],
+        places: Sequence[int],
+        u: np.ndarray,
+        log_norm: Float[Tensor, " r"] | None = None,
+    ) -> Draws:
         """Draw one outcome a row.
 
         Args:
             logits: [r, v] float32.
             places: a `Place` a row.
             u: float64 [r] uniforms.
+            log_norm: logsumexp of the logits, where it is known already.
         """
         n = len(places)
         tokens, log_q, raw, think = [0] * n, [0.0] * n, [0.0] * n, [float("nan")] * n
         rows_at: dict[int, list[int]] = {}
         for row, place in enumerate(places):
             rows_at.setdefault(place, []).append(row)
-        log_norm = logits.logsumexp(-1)
+        log_norm = logits.logsumexp(-1) if log_norm is None else log_norm
         for place, rows in rows_at.items():
             index = torch.as_tensor(rows, device=logits.device)
-            chosen = logits if len(rows) == n else logits[index]
             uniform = torch.as_tensor(u[rows], device=logits.device)[:, None]
             if place == Place.DECIDE:
-                got, got_log_q, got_raw, mass = self._decide(chosen, log_norm[index], uniform)
+                got, got_log_q, got_raw, mass = self._decide(
+                    logits[index[:, None], self.open_ids], log_norm[index], uniform
+                )
                 for row, value in zip(rows, mass, strict=True):
                     think[row] = value
             elif place == Place.FREE:
-                got, got_log_q, got_raw = self._free(chosen, log_norm[index], uniform)
+                got, got_log_q, got_raw = self._free(logits[index], log_norm[index], uniform)
             else:
-                got, got_log_q, got_raw = self._restricted(chosen, log_norm[index], uniform, self.ids_at[Place(place)])
+                ids = self.ids_at[Place(place)]
+                chosen = logits[index[:, None], ids]
+                got, got_log_q, got_raw = self._restricted(chosen, log_norm[index], uniform, ids)
             for i, row in enumerate(rows):
                 tokens[row], log_q[row], raw[row] = got[i], got_log_q[i], got_raw[i]
         return Draws(tokens, log_q, raw, think)
 
     def _decide(
-        self, logits: Float[Tensor, "r v"], log_norm: Float[Tensor, " r"], u: Float[Tensor, "r 1"]
+        self, opening: Float[Tensor, "r o"], log_norm: Float[Tensor, " r"], u: Float[Tensor, "r 1"]
     ) -> tuple[list[int], list[float], list[float], list[float]]:
-        logp = (logits[:, self.open_ids] - log_norm[:, None]).double()
+        logp = (opening - log_norm[:, None]).double()
         cdf = logp.exp().cumsum(-1)
         mass = cdf[:, -1:].clamp(max=1.0)
         thinks = (u < mass).squeeze(1)  # the opening tokens fill [0, mass), <act> the rest
@@ -115,9 +125,9 @@ class Sampler:
 
     @staticmethod
     def _restricted(
-        logits: Float[Tensor, "r v"], log_norm: Float[Tensor, " r"], u: Float[Tensor, "r 1"], ids: Int[Tensor, " a"]
+        chosen: Float[Tensor, "r a"], log_norm: Float[Tensor, " r"], u: Float[Tensor, "r 1"], ids: Int[Tensor, " a"]
     ) -> tuple[list[int], list[float], list[float]]:
-        chosen = logits[:, ids].double()
+        chosen = chosen.double()
         log_q = chosen - chosen.logsumexp(-1, keepdim=True)
         pick = _inverse_cdf(log_q, u)
         raw = chosen.gather(1, pick).squeeze(1) - log_norm

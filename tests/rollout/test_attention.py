@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
-from ra3kit.rollout.attention import SlotCache, SlotLayout, cache_elements, chunk_mask, single_bias
+from ra3kit.rollout.attention import PaddedLayout, RowLayout, SlotCache, cache_elements, past_mask, single_bias
 from ra3kit.rollout.forward import head_logits, packed_hidden
 
 LENGTHS = [5, 1, 9, 3]
@@ -88,7 +88,7 @@ def test_cache_size_is_what_the_plan_says(qwen: Any) -> None:
     cache = SlotCache(config, slots=3, capacity=10, dtype=torch.float32, device=torch.device("cpu"))
     assert sum(t.numel() for t in cache.keys + cache.values) == cache_elements(config, 3, 10)
     heads, dim = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
-    assert cache.view(cache.keys[0], 4).shape == (3, heads, 4, dim)
+    assert cache.view(cache.keys[0]).shape == (3, heads, 10, dim)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -110,14 +110,10 @@ def test_slot_layout_against_a_plain_softmax(padded: bool) -> None:
     singles = torch.tensor([3, 0])
     visible = torch.arange(7) < torch.tensor([7, 2])[:, None]
     chunks = ((2, 4, 4, 0), (6, 3, 1, 5))
-    layout = SlotLayout(
-        cache,
-        write,
-        singles,
-        single_bias(visible, slots, singles, torch.float32),
-        chunks,
-        () if padded else tuple(chunk_mask(count, position) for _, count, _, position in chunks),
-        padded,
+    layout = (
+        PaddedLayout(cache, write, singles, single_bias(visible, slots, singles, torch.float32), chunks)
+        if padded
+        else RowLayout(cache, write, ((0, 1, 3, 6), (1, 1, 0, 1), *chunks), past_mask(4, 9, torch.float32))
     )
     got = layout.attend(0, q, k, v, scale, 0.0)[0]  # [n, h, d]
     keys, values = (store[0].view(slots, capacity, kv, d) for store in (cache.keys, cache.values))
