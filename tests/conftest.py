@@ -18,6 +18,7 @@ import lightning.pytorch  # noqa: F401  (its logger must exist before its handle
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
 from ra3kit.data.corpora import read_files
@@ -25,6 +26,10 @@ from ra3kit.data.tokenizer import Rules, train_byte_level_bpe
 
 # Lightning's console handler keeps the stream it was made with, which pytest closes after each test
 logging.getLogger("lightning.pytorch").handlers.clear()
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)  # a busy machine must not fail a test
+settings.register_profile("search", deadline=None, max_examples=3000)  # pytest --hypothesis-profile=search
+settings.load_profile("repeatable")
 
 REPO = Path(__file__).resolve().parent.parent
 

@@ -39,6 +39,11 @@ def test_an_empty_snippet_still_trains_its_end() -> None:
     assert pack([trajectory("a", 0)]).trained_tokens == 1
 
 
+def test_rows_are_filled_to_the_last_token() -> None:
+    assert rows_of([3, 4, 9, 1, 2], 7) == [[0, 1], [2], [3, 4]]
+    assert rows_of([], 7) == []
+
+
 def test_moving_keeps_everything() -> None:
     step = step_batch([trajectory("a", 2, thoughts=1), trajectory("b", 1)], 9, with_plain=True)
     moved = step.to("meta")
