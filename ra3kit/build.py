@@ -57,13 +57,19 @@ def build(recipe: Recipe, folder: Path, callbacks: tuple[Callback, ...] = ()) ->
         raise RecipeError("trainer.default_root_dir is set by the run folder. Set run.dir instead.")
     arguments = normalise({key: tree[key] for key in ("model", "data", "trainer") if key in tree})
     arguments["seed_everything"] = tree["run"]["seed"]
+    failures: list[Exception] = []
     with _quiet_arguments():
         try:
-            cli = _Builder(folder, callbacks, arguments)
+            cli = _Builder(folder, callbacks, arguments, failures)
         except MisconfigurationException as error:
             raise RecipeError(f"trainer: {error}") from error
         except _parser_errors() as error:
             raise RecipeError(clean(str(error))) from error
+        except (ValueError, TypeError) as error:
+            origin = failures[-1] if failures else origin_of(error)
+            if origin is error:
+                raise
+            raise origin from origin.__cause__
     assert cli.datamodule is not None
     return Built(cli.model, cli.datamodule, cli.trainer, _complete(cli, recipe))
 
@@ -74,11 +80,22 @@ def accelerator_name(trainer: L.Trainer) -> str:
 
 
 class _Builder(LightningCLI):
-    """LightningCLI without its command line: parses a dict, and gives the trainer its folder and logger."""
+    """LightningCLI without its command line: parses a dict, and gives the trainer its folder and logger.
 
-    def __init__(self, folder: Path, callbacks: tuple[Callback, ...], arguments: dict[str, Any]) -> None:
+    Errors of constructors are kept in `failures`, as they were raised: jsonargparse turns them into text when an
+    argument has several types.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        callbacks: tuple[Callback, ...],
+        arguments: dict[str, Any],
+        failures: list[Exception],
+    ) -> None:
         self._folder = folder
         self._callbacks = callbacks
+        self._failures = failures
         super().__init__(
             run=False,
             args=arguments,
@@ -86,6 +103,17 @@ class _Builder(LightningCLI):
             save_config_callback=None,
             auto_configure_optimizers=False,
         )
+
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()
+        self.parser.add_instantiator(self._construct, object)  # after Lightning's own, for modules and data modules
+
+    def _construct(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return class_type(*args, **kwargs)
+        except Exception as error:
+            self._failures.append(error)
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config_init["trainer"]
@@ -131,6 +159,21 @@ def _parser_errors() -> tuple[type[Exception], ...]:
     from jsonargparse import ArgumentError
 
     return (ArgumentError, PlainError)
+
+
+def origin_of(error: BaseException) -> BaseException:
+    """The error of a constructor, out of those jsonargparse wraps around it: the first not raised by jsonargparse."""
+    while error.__cause__ is not None and _raised_in(error).startswith("jsonargparse"):
+        error = error.__cause__
+    return error
+
+
+def _raised_in(error: BaseException) -> str:
+    """The name of the module whose code raised the error."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return str(frame.tb_frame.f_globals.get("__name__", "")) if frame is not None else ""
 
 
 def clean(message: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ra3kit.cli import main
-from ra3kit.errors import RA3Error, RunError
+from ra3kit.errors import DataError, RA3Error, RunError
 
 FIT = ["fit", "--recipe", "toy.yaml"]
 
@@ -80,6 +80,22 @@ def test_errors_of_the_kit_are_one_line_unless_debugging(desk: Path, capsys: pyt
     assert "error: data.path='missing': no such folder.\n" in capsys.readouterr().err
     with pytest.raises(RA3Error, match="no such folder"):
         main([*FIT, "data.path=missing", "--debug"])
+
+
+@pytest.mark.parametrize("where", ["model.head", "model.tags", "model"])  # of type Head, str | Head, LightningModule
+def test_an_error_of_a_constructor_is_shown_as_it_was_raised(
+    desk: Path, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    name = "RefusingModel" if where == "model" else "Refusing"
+    refusing = f"{where}={{class_path: toys.{name}, kind: %s}}"
+    assert main([*FIT, refusing % "kit"]) == 2
+    assert capsys.readouterr().err.endswith("error: weights='nowhere': no such folder.\n")
+    with pytest.raises(DataError, match=r"^weights='nowhere': no such folder") as error:
+        main([*FIT, refusing % "kit", "--debug"])
+    assert isinstance(error.value.__cause__, OSError)  # the reason it gave is still there
+    with pytest.raises(ValueError, match=r"^a plain mistake$"):
+        main([*FIT, refusing % "python"])
+    assert not list((desk / "runs" / "toy").glob("*"))
 
 
 def test_an_interrupted_run_says_where_its_files_are(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

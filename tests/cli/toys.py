@@ -60,7 +60,7 @@ class ToyModel(L.LightningModule):
         body: Body | None = None,
         lr: float = 0.1,
         reduction: Literal["mean", "sum"] = "mean",
-        tags: dict[str, Any] | None = None,
+        tags: str | Head | dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.head, self.lr, self.reduction, self.tags = head, lr, reduction, tags
@@ -144,3 +144,29 @@ class Switch(Callback):
 
     def __init__(self, iterations: int) -> None:
         self.iterations = iterations
+
+
+def refuse(kind: str) -> None:
+    """Fail for a reason of the kit's own, or for one of Python's."""
+    if kind == "python":
+        raise ValueError("a plain mistake")
+    try:
+        raise OSError("not there")
+    except OSError as error:
+        raise DataError("weights='nowhere': no such folder.") from error
+
+
+class Refusing(Plain):
+    """A head that cannot be built."""
+
+    def __init__(self, kind: Literal["kit", "python"] = "kit") -> None:
+        super().__init__()
+        refuse(kind)
+
+
+class RefusingModel(ToyModel):
+    """A model that cannot be built."""
+
+    def __init__(self, kind: Literal["kit", "python"] = "kit") -> None:
+        super().__init__(Plain())
+        refuse(kind)
