@@ -137,7 +137,7 @@ class EMSwitch(Callback):
     ) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         data.set_phase(phase, store=store, steps=steps)
-        module.begin_phase(phase, len(data.train_dataloader()), iteration)
+        module.begin_phase(phase, data.phase_steps(), iteration)
 
     def _annotate(self, trainer: L.Trainer, module: RA3Module) -> BootstrappedStore:
         """q annotates the corpus into a store in the run folder; what an interrupted writer left is kept.

@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from transformers.utils.logging import disable_progress_bar
 
 from ra3kit.errors import RecipeError
 from ra3kit.recipe import Recipe, flatten, normalise
@@ -146,6 +147,8 @@ def _hush() -> None:
     """Leave out what no user of a recipe can act on."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+    if not sys.stdout.isatty():
+        disable_progress_bar()  # of transformers, "Writing model shards"
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
