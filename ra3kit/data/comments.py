@@ -49,21 +49,24 @@ def strip_comments(text: str) -> str:
     return "".join([*pieces, text[position:]])
 
 
-def dedent_comments(text: str) -> str:
-    """The text with every comment that has a line to itself at column 0; the program is the same.
+def comments_as_thoughts(text: str) -> str:
+    """The text with its comments in the form thoughts have: one line at column 0. The program is the same.
 
-    That is where thoughts stand. Comments inside brackets and those after code stay where they are.
+    A comment that has a line to itself moves to column 0; of a block of such lines the first one stays. Comments inside
+    brackets and those after code are left alone.
 
-    >>> dedent_comments("def f(x):\\n    # double it\\n    return 2 * x  # done\\n")
+    >>> comments_as_thoughts("def f(x):\\n    # double it\\n    # and return\\n    return 2 * x  # done\\n")
     'def f(x):\\n# double it\\n    return 2 * x  # done\\n'
     """
     found = scan(text)
-    starts, pieces, position = _LineStarts(found), [], 0
-    for begin, _ in found.comments:
+    starts, pieces, position, block_end = _LineStarts(found), [], 0, -1
+    for begin, end in found.comments:
         line = starts.before(begin)
-        if not text[line:begin].strip() and line in found.logical_starts:
-            pieces.append(text[position:line])
-            position = begin
+        if text[line:begin].strip() or line not in found.logical_starts:
+            continue
+        pieces.append(text[position:line])
+        position = _after_line_end(text, end) if line == block_end else begin
+        block_end = _after_line_end(text, end)
     return "".join([*pieces, text[position:]])
 
 

@@ -43,7 +43,7 @@ class TrajectoryDataModule(L.LightningDataModule):
         path: the expert corpus, see `ra3kit.data.corpora.read_files`.
         warmup_path: the corpus of phase warmup; None takes `path` (held-out files are left out either way).
         tokenizer: a `TokenizerSpec`, a folder or hub id, or a tokenizer; None takes the model's at setup.
-        comments: "strip" or "keep" the comments of the expert corpus, or "dedent" them to column 0 (see `Corpus`).
+        comments: "strip" or "keep" the comments of the expert corpus, or put them in the form of "thoughts".
         warmup_comments: the same for the warm-up corpus.
         docstrings: "keep" or "strip" the docstrings of the expert corpus.
         unparsable: "drop" or "keep" files that do not parse; both corpora.

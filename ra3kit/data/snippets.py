@@ -16,14 +16,14 @@ from typing import Literal, get_args
 from transformers import PreTrainedTokenizerBase
 
 from ra3kit.actions import Action, ActionSegmenter, PythonLines
-from ra3kit.data.comments import dedent_comments, parse, strip_comments, strip_docstrings
+from ra3kit.data.comments import comments_as_thoughts, parse, strip_comments, strip_docstrings
 from ra3kit.data.corpora import CorpusReport, SourceFile, hash_fraction, read_files
 from ra3kit.data.encode import encode_texts, inexact_texts
 from ra3kit.data.tokenizer import start_and_end_ids
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import DataError, nearest
 
-Comments = Literal["keep", "strip", "dedent"]
+Comments = Literal["keep", "strip", "thoughts"]
 FILES_PER_BATCH = 256
 
 
@@ -74,8 +74,8 @@ class Corpus:
 
     Args:
         path: what `ra3kit.data.corpora.read_files` reads.
-        comments: "keep", "strip" them (the expert data of the paper has no reasoning annotations), or "dedent": keep
-            them, those with a line to themselves moved to column 0, where thoughts stand.
+        comments: "keep", "strip" them (the expert data of the paper has no reasoning annotations), or "thoughts": keep
+            them in the form thoughts have, one line at column 0 (`ra3kit.data.comments.comments_as_thoughts`).
         docstrings: "keep" or "strip"; a body that loses its only docstring gets `pass`.
         unparsable: "drop" or "keep" files that the running Python cannot parse. For texts that are not Python: "keep".
         max_tokens: most tokens in a snippet, start and end token included; >= 3.
@@ -173,7 +173,7 @@ class Corpus:
             text = strip_docstrings(text)
         if self.comments == "keep":
             return text
-        return strip_comments(text) if self.comments == "strip" else dedent_comments(text)
+        return strip_comments(text) if self.comments == "strip" else comments_as_thoughts(text)
 
     def _encoded(
         self, tokenizer: PreTrainedTokenizerBase, files: Sequence[SourceFile]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from samples import AWKWARD, programs, texts
 
-from ra3kit.data.comments import dedent_comments, parse, strip_comments, strip_docstrings
+from ra3kit.data.comments import comments_as_thoughts, parse, strip_comments, strip_docstrings
 from ra3kit.pylex import scan
 
 
@@ -65,18 +65,25 @@ def test_stripping_comments_keeps_generated_programs(program: str) -> None:
         ("x = 1 \\\n  # c\ny = 2\n", "x = 1 \\\n  # c\ny = 2\n"),
         ('x = """\n  # s\n"""\n', 'x = """\n  # s\n"""\n'),
         ("\f # c\n", "# c\n"),
+        ("  # a\n  # b\n\n  # c\nx\n", "# a\n\n# c\nx\n"),
     ],
 )
-def test_dedent_comments(text: str, dedented: str) -> None:
-    assert dedent_comments(text) == dedented
+def test_comments_as_thoughts(text: str, dedented: str) -> None:
+    assert comments_as_thoughts(text) == dedented
 
 
 @given(programs)
-def test_dedenting_keeps_programs_and_comments(program: str) -> None:
-    dedented = dedent_comments(program)
-    assert ast.dump(ast.parse(dedented)) == ast.dump(ast.parse(program))
-    before, after = ([text[start:end] for start, end in scan(text).comments] for text in (program, dedented))
-    assert before == after
+def test_comments_as_thoughts_keeps_programs_and_the_first_line_of_a_block(program: str) -> None:
+    changed = comments_as_thoughts(program)
+    assert ast.dump(ast.parse(changed)) == ast.dump(ast.parse(program))
+    before, after = ([text[start:end] for start, end in scan(text).comments] for text in (program, changed))
+    rest = iter(before)
+    assert all(comment in rest for comment in after)  # in order, none new
+    assert (len(after) > 0) == (len(before) > 0)
+    found = scan(changed)
+    own_line = [s for s, _ in found.comments if s in found.logical_starts]
+    lines = [changed.count("\n", 0, start) for start in own_line]
+    assert all(second - first > 1 for first, second in zip(lines, lines[1:], strict=False))
 
 
 @pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD.keys())
