@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 
 import pytest
 from hypothesis import given
@@ -83,7 +84,7 @@ def test_comments_as_thoughts_keeps_programs_and_the_first_line_of_a_block(progr
     found = scan(changed)
     own_line = [s for s, _ in found.comments if s in found.logical_starts]
     lines = [changed.count("\n", 0, start) for start in own_line]
-    assert all(second - first > 1 for first, second in zip(lines, lines[1:], strict=False))
+    assert all(second - first > 1 for first, second in itertools.pairwise(lines))
 
 
 @pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD.keys())
