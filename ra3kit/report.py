@@ -42,18 +42,19 @@ def difference(results: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
 
 def table_lines(results: Mapping[str, Any]) -> list[str]:
     """The table that a run ends with."""
-    rows = [
-        f"{'':14}" + "".join(f"{title:>22}" for title in MEASURES.values()) + f"{'thoughts':>11}{'tokens each':>13}"
-    ]
+    width = 26
+    titles = "".join(f"{title:>{width}}" for title in MEASURES.values())
+    rows = [f"{'':10}{titles}{'thoughts':>10}{'tokens':>8}"]
     for name, scores in arms(results).items():
-        cells = "".join(f"{scores[KEYS[measure]]:>22.4f}" for measure in MEASURES)
-        rows.append(f"{name:14}{cells}{scores['thought_rate']:>11.1%}{scores['thought_length']:>13.1f}")
+        cells = "".join(f"{scores[KEYS[measure]]:>{width}.4f}" for measure in MEASURES)
+        length = f"{scores['thought_length']:.1f}" if scores["thought_rate"] else "-"
+        rows.append(f"{name:10}{cells}{scores['thought_rate']:>10.1%}{length:>8}")
     gap = difference(results)
     if gap:
         cells = "".join(
-            f"{gap[m]['mean']:+.4f} [{gap[m]['low']:+.3f},{gap[m]['high']:+.3f}]".rjust(22) for m in MEASURES
+            f"{gap[m]['mean']:+.4f} [{gap[m]['low']:+.4f}, {gap[m]['high']:+.4f}]".rjust(width) for m in MEASURES
         )
-        rows.append(f"{'RA3 - NTP':14}{cells}   95 % intervals")
+        rows.append(f"{'RA3 - NTP':10}{cells}   95 % intervals")
     return rows
 
 
