@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests/samples.py, from whereve
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub client
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads that spin stall on a busy machine
 
 import logging
 import random
