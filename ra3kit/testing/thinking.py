@@ -34,7 +34,7 @@ def set_thinking(
         rounds: corrections, each from four rollouts of each snippet.
 
     Returns:
-        The rate and the mean length of the last round.
+        The rate and the mean length of the round that came closest; its bias is the one kept.
     """
     grammar = LatentGrammar.of(tokenizer, model.config.vocab_size)
     head = model.get_output_embeddings()
@@ -42,21 +42,24 @@ def set_thinking(
     head.bias = torch.nn.Parameter(bias)
     capacity = model.config.max_position_embeddings
     hazard = _hazard(length, rules.max_length)
-    measured = (0.0, 0.0)
+    best, measured, kept = np.inf, (0.0, 0.0), bias.clone()
     for seed in range(rounds):
         head.bias.data.copy_(bias)
         engine = Engine(model, tokenizer, capacity=capacity)
         rows = [row for rows in engine.rollout(trajectories, 4, seed, rules) for row in rows]
         decisions = sum(int(row.decided.sum()) for row in rows)
         lengths = thought_lengths(rows)
-        measured = (len(lengths) / decisions, float(lengths.mean()) if len(lengths) else 0.0)
+        got = (len(lengths) / decisions, float(lengths.mean()) if len(lengths) else 0.0)
+        error = abs(_logit(got[0]) - _logit(rate)) + abs(got[1] - length)
+        if error < best:
+            best, measured, kept = error, got, bias.clone()
         if rules.think == "free":
             bias[grammar.opens] += _logit(rate) - _logit((len(lengths) + 0.5) / (decisions + 1))
-        inside = int(
-            (lengths - 2).sum() - (lengths == rules.max_length).sum()
-        )  # free choices between going on and ending
+        # free choices between going on and ending
+        inside = int((lengths - 2).sum() - (lengths == rules.max_length).sum())
         ended = int((lengths < rules.max_length).sum())
         bias[grammar.ends] += _logit(hazard) - _logit((ended + 0.5) / (inside + 1))
+    head.bias.data.copy_(kept)
     return measured
 
 
@@ -77,4 +80,6 @@ def _hazard(length: float, max_length: int) -> float:
 
 
 def _logit(p: float) -> float:
+    """Log odds, of a p within a hundred-thousandth of 0 or 1 those of that bound."""
+    p = min(max(p, 1e-5), 1 - 1e-5)
     return float(np.log(p / (1 - p)))
