@@ -42,7 +42,7 @@ def difference(results: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
 
 def table_lines(results: Mapping[str, Any]) -> list[str]:
     """The table that a run ends with."""
-    width = 26
+    width = 29
     titles = "".join(f"{title:>{width}}" for title in MEASURES.values())
     rows = [f"{'':10}{titles}{'thoughts':>10}{'tokens':>8}"]
     for name, scores in arms(results).items():
@@ -131,4 +131,8 @@ def _draw_scores(axes: Any, results: Mapping[str, Any]) -> None:
     axes.set_xticks(range(len(MEASURES)), MEASURES.values())
     axes.set_ylim(low - 0.25 * (high - low) - 0.01, high + 0.35 * (high - low) + 0.01)  # the axis does not begin at 0
     axes.set(title="Held-out code (axis cut)", ylabel="nats per code token")
+    gap = difference(results)
+    if gap:
+        text = "RA3 - NTP: {mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**gap["iwae"])
+        axes.set_xlabel(f"{text} by IWAE, 95 % interval")
     axes.legend(frameon=False, ncols=len(shown), loc="upper center", fontsize="small")

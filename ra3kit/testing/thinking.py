@@ -50,7 +50,7 @@ def set_thinking(
         decisions = sum(int(row.decided.sum()) for row in rows)
         lengths = thought_lengths(rows)
         got = (len(lengths) / decisions, float(lengths.mean()) if len(lengths) else 0.0)
-        error = abs(_logit(got[0]) - _logit(rate)) + abs(got[1] - length)
+        error = 5 * abs(_logit(got[0]) - _logit(rate)) + abs(got[1] - length)  # the rate matters more
         if error < best:
             best, measured, kept = error, got, bias.clone()
         if rules.think == "free":
