@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from small_world import CONFIG, TinyTokenizer, corpus, data, fit, policy, ra3
 
 from ra3kit.abstraction.learner import AbstractionLearner
@@ -175,6 +176,32 @@ def test_a_plateau_ends_the_e_step(path: Path, tmp_path: Path) -> None:
     assert not rule.should_switch("e", [0.0, 0.0, 0.2, 0.1])
     assert not rule.should_switch("e", [0.0, 0.0, 0.0])
     assert not rule.should_switch("m", [0.0] * 9)
+
+
+def test_the_kl_limit_ends_the_e_step(path: Path, tmp_path: Path) -> None:
+    log = Log()
+    learner = AbstractionLearner(rollouts=3, scale="line_sum", kl_limit=1e-9, optimization=Optimization(lr=1e-2))
+    fit(tmp_path, ra3(learner=learner), data(path), EMSwitch(warmup_steps=1, e_steps=30), [log])
+    assert log.of("e", "estep/kl") == [0.0, pytest.approx(log.of("e", "estep/kl")[-1])]  # q = pi, then no more
+    assert log.of("e", "estep/kl")[-1] > 1e-9
+
+
+def test_every_logged_tag_is_documented(path: Path, tmp_path: Path) -> None:
+    always = CausalPosterior(max_length=4, think="always", slots=16, capacity=400)
+    logger = CSVLogger(str(tmp_path / "csv"))
+    switch = EMSwitch(iterations=2, warmup_steps=2, e_steps=2)
+    callbacks = [LatentMonitor(every=1), PeakMemory()]
+    fit(tmp_path, ra3(pi=policy(), posterior=always), data(path), switch, callbacks, logger=logger, log_every_n_steps=1)
+    logger.save()
+    header = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()[0].split(",")
+    tags = [tag for tag in header if "/" in tag]
+    documented = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    assert len(tags) > 50
+    for tag in tags:
+        group, leaf = tag.split("/", 1)
+        leaf = leaf.split("/")[-1]
+        assert f"`{group}/" in documented, tag
+        assert any(form in documented for form in (f"`{leaf}`", f"/{leaf}`")) or leaf.startswith("gain_"), tag
 
 
 def test_no_e_step_annotates_with_pi(path: Path, tmp_path: Path) -> None:
