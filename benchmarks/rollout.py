@@ -89,7 +89,7 @@ class Bench:
         """A model for the engine that thinks at this share of the lines, and its rules."""
         rules = ThoughtRules(MAX_THOUGHT, "always" if think == 1 else "free")
         model = tiny_model(len(self.tokenizer), seed=self.options.seed, **MODEL)
-        set_thinking(model, self.tokenizer, self.cut(20), think, MEAN_THOUGHT, rules, rounds=8)
+        set_thinking(model, self.tokenizer, self.cut(20), think, MEAN_THOUGHT, rules)
         device: Any = self.device
         return model.requires_grad_(False).to(device), rules
 
