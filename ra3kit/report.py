@@ -58,6 +58,23 @@ def table_lines(results: Mapping[str, Any]) -> list[str]:
     return rows
 
 
+COLLAPSED = 0.005
+
+
+def notes(results: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of this run: that q has all but stopped thinking."""
+    shown = arms(results)
+    if "base" not in shown or "RA3, q" not in shown:
+        return []
+    before, after = shown["base"]["thought_rate"], shown["RA3, q"]["thought_rate"]
+    if after >= COLLAPSED or before < COLLAPSED:
+        return []
+    return [
+        f"The posterior has all but stopped thinking (thought rate {before:.1%} -> {after:.2%}): its thoughts did not pay, "
+        "and RA3 without thoughts is NTP. See docs/findings.md."
+    ]
+
+
 def report_markdown(results: Mapping[str, Any]) -> str:
     """The report of a run."""
     data = results["data"]
@@ -69,6 +86,7 @@ def report_markdown(results: Mapping[str, Any]) -> str:
         f"measured on {data['val_snippets']} snippets of {data['val_files']} held-out files.",
         "## Held-out code",
         "```\n" + "\n".join(table_lines(results)) + "\n```",
+        *notes(results),
         CAVEAT,
         "## Annotated snippets",
         "Lines that begin with `>` are thoughts of q, with the nats they add to the lines up to the next thought.",

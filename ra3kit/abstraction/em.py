@@ -25,7 +25,7 @@ from ra3kit.data.packing import StepBatch
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RecipeError
 from ra3kit.policy import BasePolicy, parameter_counts, training_memory
-from ra3kit.report import table_lines
+from ra3kit.report import notes, table_lines
 from ra3kit.rollout import Rollout
 
 Phase = Literal["warmup", "e", "m"]
@@ -288,7 +288,12 @@ class RA3Module(L.LightningModule):
         """What `ra3kit fit` prints at the end: held-out scores, and annotated snippets."""
         results = {"scores": self.scores}
         shown = [line for sample in self.samples[:3] for line in [*sample.split("\n")[:14], ""]]
-        lines = ["", f"held-out code, nats per code token (IWAE-{self.eval_rollouts})", *table_lines(results)]
+        lines = [
+            "",
+            f"held-out code, nats per code token (IWAE-{self.eval_rollouts})",
+            *table_lines(results),
+            *notes(results),
+        ]
         return [*lines, "", "annotated snippets (> thought [nats it adds to its lines])", *shown]
 
     def plan(self) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""The report of a run: what it shows, and what it says aloud."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ra3kit.report import arms, notes, picture, report_markdown, table_lines
+
+
+def scores(ce: float, rate: float) -> dict[str, float]:
+    length = 6.0 if rate else float("nan")
+    return {
+        "plain_ce": ce + 0.02,
+        "own_latents_ce": ce + 0.01,
+        "iwae_ce": ce,
+        "thought_rate": rate,
+        "thought_length": length,
+        "lines_per_thought": 5.0,
+    }
+
+
+def results(rate_after: float) -> dict[str, Any]:
+    gap = {"mean": -0.1, "low": -0.15, "high": -0.05}
+    models = {"ra3": scores(1.9, 0.1), "ntp": scores(2.0, 0.0), "posterior": scores(1.8, rate_after)}
+    return {
+        "seed": 0,
+        "posterior": "CausalPosterior",
+        "prior": "fixed penalty",
+        "eval_rollouts": 8,
+        "data": {"train_snippets": 5, "train_code_tokens": 50, "path": "x", "val_snippets": 2, "val_files": 1},
+        "scores": [
+            {"phase": "warmup", "iteration": 0, "models": {"ra3": scores(3.0, 0.05)}},
+            {"phase": "m", "iteration": 0, "models": {**models, "ra3": scores(2.5, 0.1)}},
+            {
+                "phase": "m",
+                "iteration": 1,
+                "models": models,
+                "ra3_minus_ntp": {name: gap for name in ("plain", "own", "iwae")},
+            },
+        ],
+        "history": {
+            "reward": [-3.0, -2.0],
+            "thought_rate": [0.1, 0.2],
+            "ra3_code_loss": [2.0, 1.9],
+            "ntp_loss": [2.1, 2.0],
+        },
+        "samples": ["> # sort   [+1.00 nats]\n  x.sort()"],
+    }
+
+
+def test_the_table_has_the_base_and_the_last_m_step() -> None:
+    assert {name: row["iwae_ce"] for name, row in arms(results(0.2)).items()} == {
+        "base": 3.0,
+        "NTP": 2.0,
+        "RA3": 1.9,
+        "RA3, q": 1.8,
+    }
+    lines = table_lines(results(0.2))
+    assert "1.9000" in next(line for line in lines if line.startswith("RA3 "))
+    assert "-0.1000 [-0.1500, -0.0500]" in lines[-1]
+    assert next(line for line in lines if line.startswith("NTP")).split()[-2:] == ["0.0%", "-"]
+
+
+def test_a_collapse_is_said_aloud_and_nothing_else_is() -> None:
+    assert notes(results(0.2)) == []
+    (note,) = notes(results(0.001))
+    assert "5.0% -> 0.10%" in note
+    assert note in report_markdown(results(0.001))
+
+
+def test_the_picture_is_drawn(tmp_path: Path) -> None:
+    assert picture(results(0.2), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 20_000
