@@ -93,8 +93,8 @@ class Bench:
         device: Any = self.device
         return model.requires_grad_(False).to(device), rules
 
-    def engine(self, model: PreTrainedModel, slots: int | None = None) -> Engine:
-        return Engine(model, self.tokenizer, slots=slots or self.options.slots, capacity=4096)
+    def engine(self, model: PreTrainedModel, slots: int | None = None, padded: bool | None = None) -> Engine:
+        return Engine(model, self.tokenizer, slots or self.options.slots, capacity=4096, padded_chunks=padded)
 
     def roll(
         self, engine: Engine, snippets: Sequence[Trajectory], rules: ThoughtRules, k: int | None = None
@@ -179,14 +179,19 @@ class Bench:
             self.report.figures[f"{what}_cost_exponent_in_tokens_{sizes[0]}_to_{sizes[-1]}lines"] = float(exponent)
 
     def widths(self, model: PreTrainedModel, rules: ThoughtRules) -> None:
-        """Are tokens the same at any batch width, in float32 and in bfloat16?"""
+        """Are draws the same at any batch width, and however attention is batched, in float32 and in bfloat16?
+
+        In bfloat16 the sums of a padded attention batch come out otherwise, and so do some draws.
+        """
         snippets = self.cut(min(self.options.lines))
         for name, weights in {"float32": model, "bfloat16": copy.deepcopy(model).bfloat16()}.items():
             wide = self.roll(self.engine(weights), snippets, rules, k=4)
-            for slots in (1, 7):
-                narrow = self.roll(self.engine(weights, slots), snippets, rules, k=4)
-                pairs = list(zip(wide, narrow, strict=True))
-                condition = f"{name}_{slots}_vs_{self.options.slots}slots"
+            others = {f"{slots}_vs_{self.options.slots}slots": self.engine(weights, slots) for slots in (1, 7)}
+            others["padded_vs_row_attention"] = self.engine(weights, padded=self.device == "cpu")
+            for what, engine in others.items():
+                other = self.roll(engine, snippets, rules, k=4)
+                pairs = list(zip(wide, other, strict=True))
+                condition = f"{name}_{what}"
                 self.report.figures[f"same_trajectories_{condition}"] = share_of_same_tokens(pairs)
                 self.report.figures[f"flip_rate_of_draws_{condition}"] = flip_rate(pairs)
                 self.report.figures[f"logp_difference_rms_{condition}"] = logp_noise(pairs)

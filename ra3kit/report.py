@@ -70,8 +70,8 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     if after >= COLLAPSED or before < COLLAPSED:
         return []
     return [
-        f"The posterior has all but stopped thinking (thought rate {before:.1%} -> {after:.2%}): its thoughts did not pay, "
-        "and RA3 without thoughts is NTP. See docs/findings.md."
+        f"The posterior has all but stopped thinking (thought rate {before:.1%} -> {after:.2%}): its thoughts did not "
+        "pay, and RA3 without thoughts is NTP. See docs/findings.md."
     ]
 
 
