@@ -16,6 +16,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -263,7 +264,7 @@ def _fresh(config: dict[str, Any] | None, tokenizer: PreTrainedTokenizerBase) ->
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     try:
         full = AutoConfig.for_model(**{**ids, **settings})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
         raise ModelError(f"config={config!r} is no Hugging Face model config: {error}") from error
     return AutoModelForCausalLM.from_config(full, attn_implementation=attention.NAME)
 

@@ -151,6 +151,6 @@ def _draw_scores(axes: Any, results: Mapping[str, Any]) -> None:
     axes.set(title="Held-out code (axis cut)", ylabel="nats per code token")
     gap = difference(results)
     if gap:
-        text = "RA3 - NTP: {mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**gap["iwae"])
-        axes.set_xlabel(f"{text} by IWAE, 95 % interval")
+        text = "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**gap["iwae"])
+        axes.set_xlabel(f"RA3 - NTP by IWAE, 95 % interval:\n{text}", fontsize="small")
     axes.legend(frameon=False, ncols=len(shown), loc="upper center", fontsize="small")
