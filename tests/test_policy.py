@@ -351,6 +351,7 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_an_error(tmp_path: Path) ->
     [
         (CONFIG, "model_type"),
         ({"model_type": "qwne2", **CONFIG}, "qwne2"),
+        ({"model_type": "qwen2", **CONFIG, "num_attention_heads": "four"}, "num_attention_heads"),
     ],
 )
 def test_a_bad_config_is_named(config: dict[str, Any], message: str) -> None:

@@ -16,6 +16,7 @@ from small_world import CONFIG, TinyTokenizer, corpus, data, fit, policy, ra3
 from ra3kit.abstraction.learner import AbstractionLearner
 from ra3kit.abstraction.posterior import CausalPosterior, HindsightPosterior, ResampledPosterior
 from ra3kit.abstraction.prior import FixedPenalty, TemporalPrior
+from ra3kit.actions import ActionSegmenter, PythonStatements, Sentences
 from ra3kit.callbacks.em_switch import EMSwitch
 from ra3kit.callbacks.latent_monitor import LatentMonitor, PeakMemory
 from ra3kit.callbacks.report import RunReport
@@ -23,7 +24,7 @@ from ra3kit.data.packing import StepBatch
 from ra3kit.data.store import BootstrappedStore
 from ra3kit.errors import RecipeError
 from ra3kit.optimize import Optimization
-from ra3kit.policy import BasePolicy
+from ra3kit.policy import BasePolicy, LoRA
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +253,27 @@ def test_every_posterior_trains(kind: str, path: Path, tmp_path: Path) -> None:
     assert not equal(first, first_end)
     assert equal(second, first_end) == (kind == "last")
     assert equal(second, first) == (kind == "base")
+
+
+@pytest.mark.parametrize("segmenter", [PythonStatements(), Sentences()], ids=["statements", "sentences"])
+def test_other_granularities_of_the_primitive_action(segmenter: ActionSegmenter, path: Path, tmp_path: Path) -> None:
+    always = CausalPosterior(max_length=4, think="always", slots=16, capacity=400)
+    datamodule = data(path, segmenter=segmenter, comments="keep")
+    fit(tmp_path, ra3(posterior=always), datamodule, EMSwitch(warmup_steps=1, e_steps=1))
+    store = BootstrappedStore.open(tmp_path / "store" / "iteration-0")
+    assert store.stats()["thoughts"] == sum(int(t.may_think.sum()) for t in datamodule.train) > 10
+
+
+def test_lora_trains_the_adapters_of_pi_and_q_only(path: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pi = BasePolicy(config=CONFIG, tokenizer=TinyTokenizer(), lora=LoRA(rank=4), optimization=Optimization(lr=1e-2))
+    always = CausalPosterior(max_length=4, think="always", slots=16, capacity=400)
+    module = ra3(pi=pi, posterior=always)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    fit(tmp_path, module, data(path), EMSwitch(warmup_steps=2, e_steps=2))
+    changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+    assert all("lora_" in name for name in changed)
+    assert {name.split(".")[0] for name in changed} == {"policy", "posterior", "control"}
 
 
 class Paid(FixedPenalty):
