@@ -19,18 +19,9 @@ from ra3kit.data.tokenizer import TokenizerSpec
 from ra3kit.optimize import Optimization
 from ra3kit.policy import BasePolicy
 from ra3kit.rollout.forward import base_model
-from ra3kit.testing.models import CORPUS, tiny_tokenizer
+from ra3kit.testing.models import CORPUS, TINY_CONFIG, tiny_tokenizer
 
-CONFIG = {
-    "model_type": "qwen2",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 512,
-    "tie_word_embeddings": False,
-}
+CONFIG = {"model_type": "qwen2", **TINY_CONFIG, "tie_word_embeddings": False}
 
 
 class TinyTokenizer(TokenizerSpec):

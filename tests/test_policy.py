@@ -19,16 +19,9 @@ from ra3kit.data.tokenizer import TokenizerSpec
 from ra3kit.data.trajectory import THOUGHT, Trajectory
 from ra3kit.errors import ModelError, TokenizerError
 from ra3kit.policy import LOSS_CHUNK, BasePolicy, LoRA, TrainingMemory, _summed_nats, parameter_counts, training_memory
-from ra3kit.testing.models import CORPUS, tiny_model, tiny_tokenizer
+from ra3kit.testing.models import CORPUS, TINY_CONFIG, tiny_model, tiny_tokenizer
 
-CONFIG = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 512,
-}
+CONFIG = TINY_CONFIG
 FAMILIES = [("qwen2", "qwen2"), ("llama", "llama3")]
 
 

@@ -12,19 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ra3kit.cli import main
 from ra3kit.data.tokenizer import train_byte_level_bpe
-from ra3kit.testing.models import CORPUS
+from ra3kit.testing.models import CORPUS, TINY_CONFIG
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
 PINNED = Path(__file__).parent / "pinned_losses.json"
-TINY = {
-    "model_type": "qwen2",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 2048,
-}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +35,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, model_type, rules in (("qwen2.5", "qwen2", "qwen2"), ("llama", "llama", "llama3")):
         folder = tmp_path_factory.mktemp(name)
         tokenizer = train_byte_level_bpe([CORPUS] * 8, 400, rules)  # type: ignore[arg-type]
-        config = {**TINY, "model_type": model_type, "vocab_size": 512, "tie_word_embeddings": True}
+        config = {**TINY_CONFIG, "model_type": model_type, "vocab_size": 512, "tie_word_embeddings": True}
+        config["max_position_embeddings"] = 2048
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)

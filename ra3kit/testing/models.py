@@ -40,6 +40,17 @@ class Stack:
 '''
 
 
+TINY_CONFIG: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 512,
+}
+"""A Hugging Face config of two layers with grouped-query attention; `model_type` is still to be added."""
+
+
 @cache
 def tiny_tokenizer(
     rules: Literal["qwen2", "llama3", "gpt2"] = "qwen2", vocab_size: int = 400
@@ -64,17 +75,7 @@ def tiny_model(
         scale: factor on all matrices; above 1 the distributions are far from uniform, so that tests can see mistakes.
         implementation: attention; "sdpa" for a reference that knows nothing of this package.
     """
-    settings = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": True,
-        "use_cache": False,
-        **config,
-    }
+    settings = {**TINY_CONFIG, "tie_word_embeddings": True, "use_cache": False, **config}
     full = AutoConfig.for_model(model_type, vocab_size=vocab_size, **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
