@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,31 @@ def test_policy_gradient_is_the_gradient_of_the_expected_reward(world: Any, cred
     exact = torch.cat([p.grad.flatten() for p in q.model.parameters()])
     assert exact.norm() > 1e-2
     torch.testing.assert_close(ours, exact, atol=2e-4 * float(exact.norm()), rtol=1e-3)
+
+
+def test_lines_thoughts_and_the_end_add_up_to_log_pi_of_everything(world: Any) -> None:
+    pi, q, snippet = world
+    paths = every_path(q, snippet)
+    table = table_of(pi, paths)
+    for i, logp in enumerate(pi.score([path.trajectory for path in paths])):
+        assert float(table.log_joint[i, 0]) == pytest.approx(logp.sum(), abs=1e-6)
+
+
+def test_rewards_come_from_pi_also_after_q_has_moved(tmp_path: Path) -> None:
+    pi, q = policy(think=4.0), CausalPosterior(max_length=4, slots=16, capacity=400)
+    q.bind(pi)
+    q.start_iteration(pi, {}, 0)
+    prior = FixedPenalty(0.5, "line_sum")
+    learner = AbstractionLearner(rollouts=3, scale="line_sum", optimization=Optimization(lr=0.1, warmup=0.0))
+    datamodule = data(corpus(tmp_path / "corpus"), tokenizer=TinyTokenizer())
+    datamodule.setup("fit")
+    optimizer = learner.optimization.optimizer(q.model.parameters())
+    owner: Any = SimpleNamespace(manual_backward=lambda loss: loss.backward())
+    for seed in range(3):
+        metrics, groups = learner.update(q, prior, pi.model, datamodule.train[:2], optimizer, seed, 0.1, owner)
+        trajectories = [rollout.trajectory for group in groups for rollout in group]
+        lines = [line_logps(t, logp) for t, logp in zip(trajectories, pi.score(trajectories), strict=True)]
+        assert metrics["line_logp"] == pytest.approx(np.concatenate(lines).mean(), abs=1e-4)
 
 
 def test_bounds_on_the_exact_marginal(world: Any) -> None:
