@@ -22,7 +22,7 @@ from common import Report, default_out
 from ra3kit.cli import main as ra3kit
 
 STARTS = ("pi", "last", "base")
-E_STEPS = 10
+E_STEPS = 8
 
 
 def fit(overrides: list[str], recipe: str) -> None:
@@ -50,7 +50,7 @@ def ra3(folder: Path, seed: int, start: str, model: Path, snippets: int) -> dict
         "model.posterior.start": start,
         "model.learner.optimization.lr": 5e-5,
         "data.max_snippets": snippets,
-        "data.max_val_snippets": 24,
+        "data.max_val_snippets": 16,
         "trainer.callbacks.0.warmup_steps": 0,
         "trainer.callbacks.0.e_steps": E_STEPS,
     }
@@ -71,12 +71,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, a few steps: under a minute")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()
-    seeds, steps, snippets = (options.seeds[:1], 20, 40) if options.quick else (options.seeds, 200, 300)
+    seeds, steps, snippets = (options.seeds[:1], 20, 40) if options.quick else (options.seeds, 150, 200)
     report = Report("posterior_start", seeds[0], ("torch", "transformers", "lightning"))
     rows: dict[str, list[dict[str, float]]] = {start: [] for start in STARTS}
     with tempfile.TemporaryDirectory() as temporary:
         for seed in seeds:
-            model = base(Path(temporary) / f"base-{seed}", seed, steps)
+            model = base(Path(temporary) / f"warm-{seed}", seed, steps)
             for start in STARTS:
                 rows[start].append(ra3(Path(temporary) / f"{start}-{seed}", seed, start, model, snippets))
     for start, found in rows.items():
