@@ -56,7 +56,6 @@ class EMSwitch(Callback):
         self.iterations, self.warmup_steps, self.e_steps, self.m_steps = iterations, warmup_steps, e_steps, m_steps
         self.window, self.min_gain, self.shard_size = window, min_gain, shard_size
         self.rewards: list[float] = []
-        self.stores: list[str] = []
         self._started = False
 
     # ---- when -----------------------------------------------------------------------------------------------------
@@ -155,16 +154,15 @@ class EMSwitch(Callback):
                         writer.add(trajectory)
             writer.finish()
         trainer.strategy.barrier()
-        self.stores.append(str(folder))
         return BootstrappedStore.open(folder)
 
     # ---- state ----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rewards": self.rewards, "stores": self.stores, "started": self._started}
+        return {"rewards": self.rewards, "started": self._started}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rewards, self.stores, self._started = state["rewards"], state["stores"], state["started"]
+        self.rewards, self._started = state["rewards"], state["started"]
 
 
 def provenance(module: RA3Module, data: Any) -> dict[str, Any]:

@@ -109,7 +109,6 @@ class BasePolicy(L.LightningModule):
         if lora is not None:
             self.model = _with_lora(self.model, lora)
         self.held_out = TokenRatio()
-        self.phase_steps: int | None = None  # length of the phase whose schedule is running; None: the whole fit
 
     # ---- training -------------------------------------------------------------------------------------------------
 
@@ -120,7 +119,7 @@ class BasePolicy(L.LightningModule):
         """One optimizer step of NTP; logs `ntp/*`."""
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        total = self.phase_steps or int(self.trainer.estimated_stepping_batches)
+        total = int(self.trainer.estimated_stepping_batches)
         lr = self.optimization.lr_at(self.trainer.global_step, total)
         logs = self.fit_step(self, optimizer, batch.micro, batch.world_trained_tokens, lr)
         self.log_dict({f"ntp/{name}": value for name, value in logs.items()})

@@ -127,6 +127,8 @@ class RA3Module(L.LightningModule):
             self.posterior.engine.free()
             if self.m_start == "base" and self._base is not None:
                 self.policy.model.load_state_dict(self._base)
+                if self.control is not None:  # NTP has the same start, or the comparison would be of other things
+                    self.control.model.load_state_dict(self._base)
         if self._trainer is not None:
             for optimizer in self.trainer.optimizers:
                 optimizer.zero_grad()
@@ -229,9 +231,11 @@ class RA3Module(L.LightningModule):
             self._held_out.setdefault(name, []).append(result)
 
     def on_validation_epoch_end(self) -> None:
-        """Log `eval/*` and keep the scores of this phase."""
+        """Log `eval/*`, keep the scores of this phase, and give the memory of the engines back."""
         if not self._held_out:
             return
+        for posterior in (*self._own.values(), self.posterior):
+            posterior.engine.free()
         joined = {name: join_held_out(parts) for name, parts in self._held_out.items()}
         self._held_out = {}
         entry: dict[str, Any] = {
@@ -294,6 +298,8 @@ class RA3Module(L.LightningModule):
             *table_lines(results),
             *notes(results),
         ]
+        if not shown:
+            return lines
         return [*lines, "", "annotated snippets (> thought [nats it adds to its lines])", *shown]
 
     def plan(self) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 2 when something asked for cannot be done (the reason is on stderr).
     """
-    # before torch is loaded: by default a CPU thread that waits for another spins, and on a machine that is busy with
-    # anything else two spinning threads made a training step take 40 times as long (9.4 s instead of 0.23 s, measured)
+    # before torch is loaded: by default a CPU thread that waits for another spins, which stalls training on a machine
+    # that is busy with anything else
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from ra3kit.rollout.forward import base_model, head_logits, hidden_states
 from ra3kit.rollout.jobs import NO_DRAW, Completion, Feed, GenerateJob, HindsightJob, Job, Rollout, RolloutJob
 from ra3kit.rollout.sampling import Sampler, stream_key, uniforms
 
-J = TypeVar("J", bound=Job)
+R = TypeVar("R")
 
 
 @dataclass
@@ -118,13 +118,7 @@ class Engine:
         jobs = [
             self._rollout_job(trajectory, i, seed, rules, lookahead) for trajectory in trajectories for i in range(k)
         ]
-        out: list[list[Rollout | None]] = [[None] * k for _ in trajectories]
-        for index, job in self._serve(jobs, Sampler(self.grammar.to(self._device))):
-            row = job.result()
-            out[index // k][index % k] = row
-            if on_done is not None:
-                on_done(index // k, row)
-        return [[row for row in rows if row is not None] for rows in out]
+        return self._collect(jobs, k, Sampler(self.grammar.to(self._device)), on_done)
 
     def generate(
         self,
@@ -174,13 +168,18 @@ class Engine:
                 GenerateJob(list(prompt), stream_key(seed, name, i), self._texts, ends, stops, max_new_tokens)
                 for i in range(n)
             ]
-        out: list[list[Completion | None]] = [[None] * n for _ in prompts]
-        for index, job in self._serve(jobs, Sampler(self.grammar.to(self._device), temperature, top_p)):
-            row = job.result()
-            out[index // n][index % n] = row
+        return self._collect(jobs, n, Sampler(self.grammar.to(self._device), temperature, top_p), on_done)
+
+    def _collect(
+        self, jobs: Sequence[Job[R]], k: int, sampler: Sampler, on_done: Callable[[int, R], None] | None
+    ) -> list[list[R]]:
+        """Serve jobs that stand in groups of k; their results in that order."""
+        results: dict[int, R] = {}
+        for index, job in self._serve(jobs, sampler):
+            results[index] = job.result()
             if on_done is not None:
-                on_done(index // n, row)
-        return [[row for row in rows if row is not None] for rows in out]
+                on_done(index // k, results[index])
+        return [[results[first + i] for i in range(k)] for first in range(0, len(jobs), k)]
 
     def _rollout_job(
         self, trajectory: Trajectory, rollout: int, seed: int, rules: ThoughtRules, lookahead: int
@@ -201,7 +200,7 @@ class Engine:
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _slots_for(self, jobs: Sequence[Job]) -> SlotCache:
+    def _slots_for(self, jobs: Sequence[Job[Any]]) -> SlotCache:
         """The cache, kept between calls and made anew when it is too small or the model has moved."""
         parameter = next(base_model(self.model).get_input_embeddings().parameters())
         device = parameter.device
@@ -232,7 +231,7 @@ class Engine:
         """Give the cache's memory back (before an M-step, say)."""
         self._cache = None
 
-    def _serve(self, jobs: Sequence[J], sampler: Sampler) -> Iterator[tuple[int, J]]:
+    def _serve(self, jobs: Sequence[Job[R]], sampler: Sampler) -> Iterator[tuple[int, Job[R]]]:
         """Run the jobs to their ends, yielding (index, job) in the order in which they finish."""
         if not jobs:
             return
@@ -243,7 +242,7 @@ class Engine:
         finally:
             self.model.train(was_training)
 
-    def _serve_evaluating(self, jobs: Sequence[J], sampler: Sampler) -> Iterator[tuple[int, J]]:
+    def _serve_evaluating(self, jobs: Sequence[Job[R]], sampler: Sampler) -> Iterator[tuple[int, Job[R]]]:
         cache = self._slots_for(jobs)
         self.stats = EngineStats(slots=min(self.slots, len(jobs)))
         # the longest first: what is left at the end, when slots run dry, is short
@@ -281,7 +280,12 @@ class Engine:
 
     @torch.inference_mode()
     def _call(
-        self, cache: SlotCache, rows: list[tuple[int, Feed]], slots: list[int], jobs: Sequence[Job], sampler: Sampler
+        self,
+        cache: SlotCache,
+        rows: list[tuple[int, Feed]],
+        slots: list[int],
+        jobs: Sequence[Job[Any]],
+        sampler: Sampler,
     ) -> Iterable[tuple[list[float], int, float, float, float]]:
         """One model call; for each row the log-probabilities it asked for and what was drawn."""
         feeds = [feed for _, feed in rows]
@@ -352,7 +356,7 @@ class Engine:
         is_scored: np.ndarray,
         lasts: np.ndarray,
         feeds: list[Feed],
-        jobs: Sequence[Job],
+        jobs: Sequence[Job[Any]],
         rows: list[tuple[int, Feed]],
         sampler: Sampler,
     ) -> tuple[list[float], list[tuple[int, float, float, float]]]:

@@ -7,7 +7,7 @@ of the tokens it asked about and one drawn token, and hands out the next feed un
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -40,9 +40,12 @@ class Feed:
     score: bool = True
 
 
+R_co = TypeVar("R_co", covariant=True)
+
+
 @runtime_checkable
-class Job(Protocol):
-    """One row of the engine."""
+class Job(Protocol[R_co]):
+    """One row of the engine, which ends in a result."""
 
     key: int
     """64-bit key of its draws."""
@@ -62,6 +65,9 @@ class Job(Protocol):
             token: what was drawn (ACT, an id, or NO_DRAW where nothing was).
             log_q: log-probability of the draw; raw: under the plain softmax; think: q(think) at DECIDE.
         """
+
+    def result(self) -> R_co:
+        """What came of it, once it is done."""
 
 
 @dataclass

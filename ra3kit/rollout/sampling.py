@@ -66,7 +66,10 @@ class Sampler:
         """temperature and top_p apply at places FREE only; thoughts are always drawn from the plain distribution."""
         self.open_ids = grammar.open_ids()
         allowed = grammar.allowed()
-        self.ids_at = {place: allowed[place].nonzero().squeeze(1) for place in Place if place not in (0, 5)}
+        restricted = (Place.OPEN, Place.SECOND, Place.INSIDE, Place.LAST)
+        self.ids_at = {int(place): allowed[place].nonzero().squeeze(1) for place in restricted}
+            place: allowed[place].nonzero().squeeze(1) for place in Place if place not in (Place.DECIDE, Place.FREE)
+        }
         self.temperature, self.top_p = temperature, top_p
 
     def draw(
@@ -102,7 +105,7 @@ class Sampler:
             elif place == Place.FREE:
                 got, got_log_q, got_raw = self._free(logits[index], log_norm[index], uniform)
             else:
-                ids = self.ids_at[Place(place)]
+                ids = self.ids_at[place]
                 chosen = logits[index[:, None], ids]
                 got, got_log_q, got_raw = self._restricted(chosen, log_norm[index], uniform, ids)
             for i, row in enumerate(rows):

@@ -167,6 +167,22 @@ def test_thinking_before_every_line_and_before_the_first_only(path: Path, tmp_pa
         assert thinks.tolist() == np.flatnonzero(trajectory.may_think)[:1].tolist()
 
 
+def test_an_m_step_from_the_base_starts_pi_and_the_control_there(path: Path, tmp_path: Path) -> None:
+    starts: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
+
+    class Starts(L.Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if pl_module.phase == "m":
+                both = (pl_module.policy.model, pl_module.control.model)
+                starts.append(tuple({k: v.clone() for k, v in m.state_dict().items()} for m in both))  # type: ignore[arg-type]
+
+    fit(tmp_path, ra3(m_start="base"), data(path), EMSwitch(iterations=2, warmup_steps=2, e_steps=1), [Starts()])
+    (first, _), *others = starts
+    assert len(others) == 1
+    for weights in (starts[0][1], *others[0]):
+        assert all(torch.equal(weights[name], first[name]) for name in first)
+
+
 def test_a_plateau_ends_the_e_step(path: Path, tmp_path: Path) -> None:
     log = Log()
     never_gains = EMSwitch(warmup_steps=1, e_steps=30, window=2, min_gain=1e9)
