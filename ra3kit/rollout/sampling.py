@@ -68,8 +68,6 @@ class Sampler:
         allowed = grammar.allowed()
         restricted = (Place.OPEN, Place.SECOND, Place.INSIDE, Place.LAST)
         self.ids_at = {int(place): allowed[place].nonzero().squeeze(1) for place in restricted}
-            place: allowed[place].nonzero().squeeze(1) for place in Place if place not in (Place.DECIDE, Place.FREE)
-        }
         self.temperature, self.top_p = temperature, top_p
 
     def draw(
