@@ -1,0 +1,169 @@
+"""Which walls this machine can put up: probed, never assumed. Nothing is run where none holds."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from ra3kit.errors import RA3Error
+
+Isolation = Literal["auto", "landlock", "bubblewrap", "none"]
+"""auto: Landlock, with namespaces where they can be had; bubblewrap where Landlock is missing; else refuse.
+none: no walls at all, for code you trust; recorded in every verdict."""
+
+JAIL = Path(__file__).parent / "jail"
+
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
+_FILES = ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom")
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+class NoSandbox(RA3Error):
+    """No isolation holds on this machine. Nothing was run."""
+
+
+class WallsDown(Exception):
+    """Walls that one kind of isolation needs do not stand.
+
+    Args:
+        reasons: wall -> what the kernel said.
+    """
+
+    def __init__(self, reasons: dict[str, str]):
+        super().__init__(", ".join(f"{wall}: {why}" for wall, why in reasons.items()))
+        self.reasons = reasons
+
+
+@dataclass(frozen=True)
+class Readable:
+    """What a program may see of the file system.
+
+    Args:
+        paths: files and folders it may read.
+        listed: folders whose names it may list, but not read.
+        packages: module -> folder it is imported from, besides the standard library.
+    """
+
+    paths: tuple[str, ...]
+    listed: tuple[str, ...]
+    packages: dict[str, str]
+
+
+def readable(packages: tuple[str, ...] = ("numpy",)) -> Readable:
+    """The standard library and the named packages, with the shared libraries they need; nothing else that is installed.
+
+    Raises:
+        NoSandbox: a package that was asked for is not installed (numpy may be missing).
+    """
+    stdlib = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    paths: list[str] = [path for path in (*_LIBRARIES, *_FILES) if os.path.exists(path)]
+    for folder in stdlib:
+        paths += [entry.path for entry in os.scandir(folder) if entry.name not in _INSTALLED]
+    found: dict[str, str] = {}
+    for name in packages:
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            if name == "numpy":
+                continue
+            raise NoSandbox(f"packages: {name!r} is not an installed package of this Python.")
+        place = Path(next(iter(spec.submodule_search_locations)))
+        found[name] = str(place.parent)
+        paths += [str(path) for path in (place, place.with_name(f"{place.name}.libs")) if path.exists()]
+    return Readable(tuple(sorted(set(map(os.path.realpath, paths)))), tuple(sorted(stdlib)), found)
+
+
+def command(control: int, view: Readable, isolation: Isolation, namespaces: bool) -> list[str]:
+    """The command that starts a fork server."""
+    import json
+
+    config = {
+        "control": control,
+        "paths": view.paths,
+        "listed": view.listed,
+        "packages": view.packages,
+        "landlock": isolation == "landlock",
+        "namespaces": namespaces and isolation == "landlock",
+        "unconfined": isolation == "none",
+    }
+    server = [_interpreter(), "-I", "-S", "-E", str(JAIL), json.dumps(config)]
+    return _bubblewrap(view) + server if isolation == "bubblewrap" else server
+
+
+def _interpreter() -> str:
+    """Ours without a virtual environment around it, which is found through paths a program may not read."""
+    return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
+def _bubblewrap(view: Readable) -> list[str]:
+    binds = [_interpreter(), str(JAIL), *view.listed, *view.paths]
+    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--dev", "/dev"]
+    for path in binds:
+        words += ["--ro-bind", path, path]
+    for folder in view.listed:
+        for name in _INSTALLED:
+            if os.path.isdir(os.path.join(folder, name)):
+                words += ["--tmpfs", os.path.join(folder, name)]
+    return [*words, "--remount-ro", "/", "--"]
+
+
+def environment() -> dict[str, str]:
+    """A server's whole environment."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
+
+
+def holds(isolation: Isolation, walls: dict[str, Any]) -> bool:
+    """Whether the walls a server reports are those it needs."""
+    if isolation == "none":
+        return True
+    return walls["seccomp"] == "yes" and (isolation == "bubblewrap" or walls["landlock"] == "yes")
+
+
+def label(isolation: Isolation, walls: dict[str, Any]) -> str:
+    """For results: "landlock+seccomp+rlimits+namespaces+uid"."""
+    if isolation == "none":
+        return "none"
+    extra = ["namespaces"] if walls["namespaces"] == "yes" or isolation == "bubblewrap" else []
+    extra += ["uid"] if walls["uid"] is not None else []
+    return "+".join([isolation, "seccomp", "rlimits", *extra])
+
+
+def refusal(reasons: dict[str, str]) -> NoSandbox:
+    """Why nothing holds, and what helps.
+
+    Args:
+        reasons: wall -> what the kernel said.
+    """
+    said = ", ".join(f"{wall} {shorten(why)}" for wall, why in reasons.items())
+    return NoSandbox(
+        f"No sandbox: {said} (kernel {platform.release()}). Install bubblewrap, or use a kernel >= 5.13 with Landlock "
+        "switched on. Nothing was run. isolation='none' (--unsandboxed) runs programs without any wall, for code you trust."
+    )
+
+
+def shorten(reason: str) -> str:
+    """ENOSYS and its kin by name, for a reason that ends in the kernel's words."""
+    for name in ("ENOSYS", "EOPNOTSUPP", "EPERM", "EACCES", "ENOSPC", "EINVAL"):
+        if reason.endswith(os.strerror(getattr(errno, name))):
+            return name
+    return reason
+
+
+def has_bubblewrap() -> bool:
+    """Whether `bwrap` is on the path."""
+    return shutil.which("bwrap") is not None

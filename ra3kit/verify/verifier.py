@@ -1,0 +1,675 @@
+"""The judge: runs programs in the sandbox, compares what they answered, says what became of them.
+
+This process never runs a program and never parses what one wrote. It compares bytes; where they differ, a referee, a
+confined process that holds no secret but the answer it compares, decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from ra3kit.verify import isolation as walls_of
+from ra3kit.verify.isolation import Isolation, NoSandbox
+from ra3kit.verify.jail import compare, frames, wire
+from ra3kit.verify.problem import JUDGED, Asserts, Calls, Problem, Status, Streams, Verdict
+from ra3kit.verify.sandbox import Ended, Job, Sandbox, SandboxLost, sealed
+
+MAX_PROGRAM = 4 * 2**20
+"""Bytes of source; longer programs are refused."""
+
+ATTEMPTS = 3
+REFEREE_SECONDS = 10.0
+REFEREE_MEMORY = 1 << 30
+_REPORT_BYTES = 1 << 22
+_PREPARED = 128  # problems kept ready, a descriptor each
+_CACHED = 100_000
+
+T = TypeVar("T")
+
+
+class Verifier:
+    """Judges programs, several at a time.
+
+    >>> async def rewards(pairs):
+    ...     async with Verifier(stop_early=True) as verifier:
+    ...         return await verifier.verify_batch(pairs, deadline=60)
+
+    Args:
+        workers: programs at a time; default: the processors there are.
+        isolation: see `Isolation`.
+        namespaces: whether to use namespaces where they can be had.
+        stop_early: stop at the first failing test (for rewards); False runs all tests (for evaluation).
+        packages: importable by programs besides the standard library.
+        cache: whether a program already judged on the same tests gets its verdict from memory. Timeouts and our own
+            failures are never remembered.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        isolation: Isolation = "auto",
+        namespaces: bool = True,
+        stop_early: bool = False,
+        packages: tuple[str, ...] = ("numpy",),
+        cache: bool = True,
+    ):
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self.isolation = isolation
+        self.namespaces = namespaces
+        self.stop_early = stop_early
+        self.view = walls_of.readable(packages)
+        self.internal_errors: list[str] = []
+        self._cache: collections.OrderedDict[bytes, Verdict] | None = collections.OrderedDict() if cache else None
+        self._prepared: collections.OrderedDict[int, _Prepared] = collections.OrderedDict()
+        self._idle: asyncio.Queue[Sandbox | None] = asyncio.Queue()
+        self._open: set[Sandbox] = set()
+        self._backend: Isolation | None = None
+        self.label = ""
+
+    async def __aenter__(self) -> Verifier:
+        """Raises NoSandbox when no isolation holds; then nothing is run."""
+        self._idle.put_nowait(await self._start())
+        for _ in range(self.workers - 1):
+            self._idle.put_nowait(None)  # started when it is needed
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for sandbox in list(self._open):
+            sandbox.close()
+        self._open.clear()
+        for prepared in self._prepared.values():
+            prepared.close()
+        self._prepared.clear()
+
+    async def _start(self) -> Sandbox:
+        if self._backend is None:
+            sandbox, self._backend = await first_that_holds(self.view, self.isolation, self.namespaces)
+        else:
+            sandbox = await Sandbox.start(self.view, self._backend, self.namespaces)
+        self.label = sandbox.label
+        self._open.add(sandbox)
+        return sandbox
+
+    async def verify(self, program: str, problem: Problem, stop_early: bool | None = None) -> Verdict:
+        """The verdict on one program; waits for a free worker. Never raises for what a program does."""
+        early = self.stop_early if stop_early is None else stop_early
+        try:
+            source = program.encode()
+        except UnicodeEncodeError as error:
+            return Verdict("refused", f"the program is not Unicode text: {error}", total=_count(problem))
+        if len(source) > MAX_PROGRAM:
+            why = f"the program has {len(source)} bytes, {MAX_PROGRAM} are allowed"
+            return Verdict("refused", why, total=_count(problem))
+        try:
+            prepared = self._prepare(problem)
+        except wire.WireError as error:
+            return Verdict("refused", f"the tests of {problem.id} can't be sent: {error}", total=_count(problem))
+        prepared.users += 1
+        try:
+            return await self._remembered(source, prepared, early)
+        finally:
+            prepared.users -= 1
+
+    async def _remembered(self, source: bytes, prepared: _Prepared, early: bool) -> Verdict:
+        key = hashlib.sha256(prepared.digest + bytes([early]) + source).digest()
+        if self._cache is not None and (known := self._cache.get(key)) is not None:
+            return replace(known, cached=True)
+        verdict = await self._attempts(source, prepared, early)
+        if self._cache is not None and verdict.status in JUDGED - {"timeout"}:
+            self._cache[key] = verdict
+            if len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+        return verdict
+
+    async def _attempts(self, source: bytes, prepared: _Prepared, early: bool) -> Verdict:
+        """Our own failures are tried again on a new server, then reported as such."""
+        why = ""
+        for _ in range(ATTEMPTS):
+            sandbox = await self._idle.get()
+            try:
+                if sandbox is None or not sandbox.alive:
+                    if sandbox is not None:
+                        self._discard(sandbox)
+                    sandbox = await self._start()
+                verdict = await judge(sandbox, source, prepared, early)
+                return replace(verdict, isolation=sandbox.label)
+            except (SandboxLost, NoSandbox, OSError, json.JSONDecodeError) as error:
+                why = f"{type(error).__name__}: {error}"
+                self.internal_errors.append(f"{prepared.problem.id}: {why}")
+                if sandbox is not None:
+                    self._discard(sandbox)
+                    sandbox = None
+            finally:
+                self._idle.put_nowait(sandbox)
+        return Verdict("internal", f"{why} ({ATTEMPTS} attempts)", total=_count(prepared.problem), isolation=self.label)
+
+    def _discard(self, sandbox: Sandbox) -> None:
+        sandbox.close()
+        self._open.discard(sandbox)
+
+    def _prepare(self, problem: Problem) -> _Prepared:
+        prepared = self._prepared.get(id(problem))
+        if prepared is None:
+            prepared = self._prepared[id(problem)] = _Prepared(problem)
+            for key, old in list(self._prepared.items()):
+                if len(self._prepared) <= _PREPARED:
+                    break
+                if not old.users and old is not prepared:
+                    self._prepared.pop(key).close()
+        else:
+            self._prepared.move_to_end(id(problem))
+        return prepared
+
+    async def verify_batch(
+        self,
+        pairs: Sequence[tuple[str, Problem]],
+        deadline: float | None = None,
+        on_done: Callable[[int, Verdict], None] | None = None,
+    ) -> list[Verdict]:
+        """Verdicts in the order of `pairs`; `on_done(index, verdict)` as each is known.
+
+        Args:
+            deadline: seconds for the whole batch. What isn't judged by then is ended and reported as `internal`: it was not
+                proved wrong.
+        """
+        results: list[Verdict | None] = [None] * len(pairs)
+        waiting = iter(range(len(pairs)))
+
+        async def work() -> None:
+            for index in waiting:
+                verdict = await self.verify(*pairs[index])
+                results[index] = verdict
+                if on_done is not None:
+                    on_done(index, verdict)
+
+        tasks = [asyncio.create_task(work()) for _ in range(min(self.workers, len(pairs)))]
+        try:
+            if tasks:
+                done, _ = await asyncio.wait(tasks, timeout=deadline)
+                for task in done:
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return [result or self._late(index, pairs, deadline, on_done) for index, result in enumerate(results)]
+
+    def _late(
+        self,
+        index: int,
+        pairs: Sequence[tuple[str, Problem]],
+        deadline: float | None,
+        on_done: Callable[[int, Verdict], None] | None,
+    ) -> Verdict:
+        why = f"not judged within the batch's {deadline:g} s"
+        verdict = Verdict("internal", why, total=_count(pairs[index][1]), isolation=self.label)
+        if on_done is not None:
+            on_done(index, verdict)
+        return verdict
+
+
+def verify_all(
+    pairs: Sequence[tuple[str, Problem]],
+    *,
+    workers: int | None = None,
+    stop_early: bool = False,
+    deadline: float | None = None,
+    on_done: Callable[[int, Verdict], None] | None = None,
+    isolation: Isolation = "auto",
+    namespaces: bool = True,
+    packages: tuple[str, ...] = ("numpy",),
+) -> list[Verdict]:
+    """`Verifier.verify_batch` for callers that aren't async: opens a verifier, judges, closes it.
+
+    Raises:
+        NoSandbox: no isolation holds here; nothing was run.
+    """
+
+    async def judge_all() -> list[Verdict]:
+        async with Verifier(workers, isolation, namespaces, stop_early, packages) as verifier:
+            return await verifier.verify_batch(pairs, deadline, on_done)
+
+    return run_async(judge_all())
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where an event loop is already running (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    import concurrent.futures
+
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+async def first_that_holds(
+    view: walls_of.Readable, isolation: Isolation, namespaces: bool = True
+) -> tuple[Sandbox, Isolation]:
+    """A server behind the first walls that stand here, in the order of `Isolation`, and which they are.
+
+    Raises:
+        NoSandbox: none do; with what the kernel said about each.
+    """
+    if isolation == "none":
+        return await Sandbox.start(view, "none"), "none"
+    reasons: dict[str, str] = {}
+    if isolation in ("auto", "landlock"):
+        try:
+            return await probed(await Sandbox.start(view, "landlock", namespaces)), "landlock"
+        except walls_of.WallsDown as error:
+            reasons |= error.reasons
+    if isolation in ("auto", "bubblewrap"):
+        if not walls_of.has_bubblewrap():
+            reasons["bubblewrap"] = "not installed"
+        else:
+            try:
+                return await probed(await Sandbox.start(view, "bubblewrap")), "bubblewrap"
+            except walls_of.WallsDown as error:
+                reasons |= error.reasons
+            except SandboxLost as error:
+                reasons["bubblewrap"] = str(error).splitlines()[-1]
+    raise walls_of.refusal(reasons)
+
+
+_PROBE = """
+import os
+
+def attempts():
+    done = []
+    for name, attempt in {
+        "read a file": lambda: os.open("/etc/passwd", os.O_RDONLY),
+        "list a folder": lambda: os.listdir("/etc"),
+        "write a file": lambda: os.open("/tmp/ra3kit-probe", os.O_WRONLY | os.O_CREAT),
+        "see processes": lambda: os.listdir("/proc"),
+        "make a process": lambda: os.fork() or os._exit(0),
+        "open a socket": lambda: __import__("socket").socket(),
+        "signal its parent": lambda: os.kill(os.getppid(), 0),
+    }.items():
+        try:
+            attempt()
+            done.append(name)
+        except OSError:
+            pass
+    import email.mime.text  # the standard library can be read
+    return done
+"""
+
+
+async def probed(sandbox: Sandbox) -> Sandbox:
+    """The same sandbox, after a program in it has tried what must not work.
+
+    Raises:
+        WallsDown: something worked.
+    """
+    tests = b"".join(wire.encode(("attempts", [()], None)))
+    ended = await sandbox.run(Job("calls", [_PROBE.encode(), tests], 5.0, 1 << 28, 1 << 16))
+    answers = frames.unpack(ended.data)[0]
+    nothing = frames.Frame(*wire.encode([]))
+    if answers[:1] != [nothing]:
+        sandbox.close()
+        said = answers[0].payload.decode("utf-8", "replace") if answers else f"exit code {ended.code}"
+        raise walls_of.WallsDown({"the probe": f"could do what it must not, or could not start: {said!r}"})
+    return sandbox
+
+
+def _count(problem: Problem) -> int:
+    tests = problem.tests
+    return 1 if isinstance(tests, Asserts) else len(tests.inputs)
+
+
+class _Prepared:
+    """A problem made ready once for many programs: what its processes read, and what right answers look like."""
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        self.users = 0
+        self.files: dict[str, int] = {}
+        tests = problem.tests
+        if isinstance(tests, Calls):
+            self.expected = [_golden(tests, index) for index in range(len(tests.inputs))]
+            sent = b"".join(wire.encode((tests.entry_point, list(tests.inputs), problem.limits.call)))
+            identity: Any = (sent, self.expected, tests.atol, tests.oracle, tests.exact, tests.base)
+            self.golden = b"".join(frame or b"?" for frame in self.expected) + frames.pack(frames.DONE)
+            self.whole = None not in self.expected
+            self.tests = sent
+        elif isinstance(tests, Asserts):
+            self.tests = b"".join(wire.encode((tests.code, tests.entry_point, tests.setup)))
+            identity = self.tests
+        else:
+            self.tests = b""
+            identity = (list(tests.inputs), list(tests.outputs), tests.checker)
+        self.digest = hashlib.sha256(repr((identity, problem.limits)).encode("utf-8", "surrogatepass")).digest()
+
+    def tests_file(self) -> int:
+        """A sealed memory file with the tests, made when first needed."""
+        if "tests" not in self.files:
+            self.files["tests"] = sealed(self.tests)
+        return self.files["tests"]
+
+    def close(self) -> None:
+        for descriptor in self.files.values():
+            os.close(descriptor)
+        self.files.clear()
+
+
+def _golden(tests: Calls, index: int) -> bytes | None:
+    """The frame an exactly right answer makes; None where even that has to be looked at (NaN differs from itself)."""
+    kind, payload = wire.encode(tests.expected[index])
+    decoded = wire.decode(kind, payload)
+    try:
+        right = compare.accepts(
+            decoded, tests.expected[index], tests.inputs[index], tests.atol, tests.oracle, tests.exact
+        )
+    except Exception:  # an oracle that doesn't apply to the expected value itself
+        right = False
+    return frames.pack(kind, payload) if right else None
+
+
+async def judge(sandbox: Sandbox, source: bytes, prepared: _Prepared, early: bool) -> Verdict:
+    """The verdict on one program.
+
+    Raises:
+        SandboxLost: our own failure.
+    """
+    tests = prepared.problem.tests
+    if isinstance(tests, Calls):
+        return await _judge_calls(sandbox, source, prepared, tests, early)
+    if isinstance(tests, Asserts):
+        return await _judge_asserts(sandbox, source, prepared)
+    return await _judge_streams(sandbox, source, prepared, tests, early)
+
+
+def _program_job(kind: Any, files: Sequence[bytes | int], prepared: _Prepared, early: bool = False) -> Job:
+    limits = prepared.problem.limits
+    return Job(kind, files, limits.time, limits.memory << 20, limits.output, limits.threads, stop_early=early)
+
+
+async def _referee(sandbox: Sandbox, kind: Any, value: Any) -> dict[str, Any]:
+    """Ask a referee. A referee that a hostile answer wore out says the answer is wrong."""
+    payload = b"".join(wire.encode(value))
+    job = Job(kind, [payload], REFEREE_SECONDS, REFEREE_MEMORY + 4 * len(payload), _REPORT_BYTES, trusted=True)
+    ended = await sandbox.run(job)
+    if ended.code == 0 and ended.data:
+        report: dict[str, Any] = json.loads(ended.data)
+        return report
+    return {"right": [], "failure": {"error": "the answer could not be compared within the referee's limits"}}
+
+
+def _end_status(ended: Ended) -> tuple[Status, str]:
+    """What a process's end says where its answers say nothing."""
+    if ended.overflow:
+        return "fail", "it wrote more than its output limit"
+    if ended.killed in ("time", "wall"):
+        what = "CPU" if ended.killed == "time" else "wall clock"
+        return "timeout", f"out of {what} time after {ended.seconds:.1f} CPU seconds"
+    if ended.code == -24:
+        return "timeout", "out of CPU time"
+    if ended.code < 0:
+        return "crash", f"ended by signal {-ended.code}"
+    return "crash", f"ended with exit code {ended.code} before it had answered"
+
+
+_FRAME_STATUS: dict[bytes, Status] = {frames.CALL_TIME: "timeout", frames.MEMORY: "memory"}
+
+
+@dataclass
+class _Answers:
+    """What is known of a program's answers so far."""
+
+    right: dict[int, bool]
+    status: dict[int, Status]
+    failure: dict[int, dict[str, Any]]
+
+
+async def _judge_calls(sandbox: Sandbox, source: bytes, prepared: _Prepared, tests: Calls, early: bool) -> Verdict:
+    total = len(tests.inputs)
+    answers = _Answers({}, {}, {})
+    progress = _Progress(prepared.golden) if early and prepared.whole else None
+    job = _program_job("calls", [source, prepared.tests_file()], prepared, early)
+    if progress is None:
+        ended = await sandbox.run(job)
+    else:
+        ended = await _run_early(sandbox, job, prepared, tests, answers, progress)
+    if prepared.whole and ended.data == prepared.golden:
+        return Verdict("pass", passed=total, total=total, base=_base(tests, None), seconds=ended.seconds)
+    found, _ = frames.unpack(ended.data)
+    if found[:1] and found[0].kind in (frames.LOAD_ERROR, frames.MEMORY) and len(found) == 1:
+        return _not_loaded(found[0], total, tests, ended.seconds)
+    await _look_at(sandbox, found[:total], prepared, tests, answers, early)
+    return _conclude(found, answers, tests, ended, early)
+
+
+def _not_loaded(frame: frames.Frame, total: int, tests: Calls, seconds: float) -> Verdict:
+    message = frame.payload.decode("utf-8", "replace")
+    status: Status = "memory" if frame.kind == frames.MEMORY else "fail"
+    reason = "out of memory before the first test" if status == "memory" else f"the program did not load: {message}"
+    return Verdict(status, reason, 0, total, _base(tests, status), {"error": message} if message else {}, seconds)
+
+
+async def _look_at(
+    sandbox: Sandbox,
+    found: Sequence[frames.Frame],
+    prepared: _Prepared,
+    tests: Calls,
+    answers: _Answers,
+    early: bool,
+) -> None:
+    """Sort the answers: right by their bytes, wrong by their kind, and the rest to a referee."""
+    unclear = []
+    for index, frame in enumerate(found):
+        if index in answers.right:
+            continue
+        if prepared.expected[index] == frames.pack(*frame):
+            answers.right[index] = True
+        elif frame.kind in (wire.PLAIN, wire.TREE):
+            unclear.append(index)
+        else:
+            answers.right[index] = False
+            answers.status[index] = _FRAME_STATUS.get(frame.kind, "fail")
+            if frame.payload:
+                answers.failure[index] = {"error": frame.payload.decode("utf-8", "replace")}
+            if early:
+                break
+    if not unclear:
+        return
+    items = [(tests.inputs[i], tests.expected[i], found[i].kind, found[i].payload) for i in unclear]
+    report = await _referee(sandbox, "compare", (tests.atol, tests.oracle, tests.exact, items))
+    right = report["right"] or [False] * len(unclear)
+    answers.right.update(zip(unclear, right, strict=True))
+    if False in right:
+        answers.failure[unclear[right.index(False)]] = report["failure"]
+
+
+def _conclude(found: Sequence[frames.Frame], answers: _Answers, tests: Calls, ended: Ended, early: bool) -> Verdict:
+    total = len(tests.inputs)
+    passed = sum(answers.right.values())
+    wrong = next((index for index in range(total) if not answers.right.get(index, False)), None)
+    if wrong is None:
+        return Verdict("pass", "", passed, total, _base(tests, None), {}, ended.seconds)
+    if wrong in answers.right:
+        status: Status = answers.status.get(wrong, "fail")
+        reason = {
+            "timeout": f"test {wrong}: out of the call's CPU time",
+            "memory": f"test {wrong}: out of memory",
+        }.get(
+            status, f"test {wrong}: wrong answer" if "got" in answers.failure.get(wrong, {}) else f"test {wrong}: error"
+        )
+    else:
+        status, reason = _end_status(ended)
+        reason = f"test {wrong}: {reason}"
+    failure = {"test": wrong, "input": compare.short(tests.inputs[wrong]), **answers.failure.get(wrong, {})}
+    failure.setdefault("expected", compare.short(tests.expected[wrong]))
+    base_count = total if tests.base is None else tests.base
+    base: Status | None = status if wrong < base_count else "pass"
+    return Verdict(status, reason, passed, total, base if tests.base is not None else None, failure, ended.seconds)
+
+
+def _base(tests: Calls, status: Status | None) -> Status | None:
+    """The verdict on the base tests where all tests share one: None passes."""
+    return None if tests.base is None else status or "pass"
+
+
+class _Progress:
+    """Follows a stream of frames against the right one, to see the first difference as soon as it is there."""
+
+    def __init__(self, golden: bytes):
+        self.golden = golden
+        self.agreed = 0
+        self.differs = asyncio.Event()
+        self.data = b""
+
+    def see(self, data: bytes) -> bool:
+        self.data = data
+        if not self.differs.is_set():
+            if data[self.agreed :] == self.golden[self.agreed : len(data)]:
+                self.agreed = len(data)
+            else:
+                self.differs.set()
+        return True
+
+
+async def _run_early(
+    sandbox: Sandbox, job: Job, prepared: _Prepared, tests: Calls, answers: _Answers, progress: _Progress
+) -> Ended:
+    """Run the calls, and end them as soon as an answer is known to be wrong."""
+    stop = asyncio.Event()
+
+    def see(data: bytes) -> bool:
+        progress.see(data)
+        return not stop.is_set()
+
+    running = asyncio.create_task(sandbox.run(job, on_data=see))
+    differing = asyncio.create_task(progress.differs.wait())
+    try:
+        await asyncio.wait({running, differing}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            found, _ = frames.unpack(progress.data)
+            await _look_at(sandbox, found[: len(tests.inputs)], prepared, tests, answers, True)
+            if False in answers.right.values():
+                stop.set()
+                if not running.done():
+                    running.cancel()
+                    return await _stopped(running, progress)
+        return await running
+    finally:
+        differing.cancel()
+        if not running.done():
+            running.cancel()
+
+
+async def _stopped(running: asyncio.Task[Ended], progress: _Progress) -> Ended:
+    """The end of a run that was no longer needed."""
+    await asyncio.wait({running})
+    if not running.cancelled() and running.exception() is None:
+        return running.result()
+    return Ended(progress.data, 0, "asked", 0.0)
+
+
+async def _judge_asserts(sandbox: Sandbox, source: bytes, prepared: _Prepared) -> Verdict:
+    """The program in one process, its tests in another, a socket between them."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    tests_end, program_end = ours.detach(), theirs.detach()
+    seconds = prepared.problem.limits.time
+    served = asyncio.create_task(sandbox.run(_program_job("serve", [source], prepared), channel=program_end))
+    payload = prepared.tests_file()
+    testing = Job("asserts", [payload], max(REFEREE_SECONDS, seconds), REFEREE_MEMORY, _REPORT_BYTES, trusted=True)
+    try:
+        tested = await sandbox.run(testing, channel=tests_end)
+    except BaseException:
+        served.cancel()
+        raise
+    ended = await served
+    return _conclude_asserts(tested, ended)
+
+
+def _conclude_asserts(tested: Ended, ended: Ended) -> Verdict:
+    seconds = ended.seconds
+    if tested.code != 0 or not tested.data:
+        if ended.killed in ("time", "wall"):
+            status, reason = _end_status(ended)
+            return Verdict(status, reason, 0, 1, None, {}, seconds)
+        return Verdict("fail", "the tests did not come to an end with its answers", 0, 1, None, {}, seconds)
+    report = json.loads(tested.data)
+    outcome, failure = report["outcome"], report["failure"]
+    if outcome == "pass":
+        return Verdict("pass", "", 1, 1, None, {}, seconds)
+    if outcome == "broken":
+        return Verdict("refused", f"the tests can't be run: {failure['error']}", 0, 1, None, failure, seconds)
+    if outcome == "gone":
+        status, reason = _end_status(ended)
+        return Verdict(status, reason, 0, 1, None, {k: v for k, v in failure.items() if v}, seconds)
+    if outcome == "memory":
+        return Verdict("memory", "out of memory", 0, 1, None, failure, seconds)
+    reasons = {
+        "load": f"the program did not load: {failure.get('error', '')}",
+        "nonsense": "the program's process answered what its harness never writes",
+    }
+    reason = reasons.get(outcome) or failure.get("error") or f"failed: {failure.get('test', 'a test')}"
+    return Verdict("fail", reason, 0, 1, None, failure, seconds)
+
+
+async def _judge_streams(sandbox: Sandbox, source: bytes, prepared: _Prepared, tests: Streams, early: bool) -> Verdict:
+    """A fresh process for each test. Ends after the first that isn't passed when stopping early, or on a timeout."""
+    program = sealed(source)
+    total, passed, seconds = len(tests.inputs), 0, 0.0
+    first: Verdict | None = None
+    try:
+        for index, (given, expected) in enumerate(zip(tests.inputs, tests.outputs, strict=True)):
+            ended = await sandbox.run(_program_job("stream", [program, given.encode()], prepared))
+            seconds += ended.seconds
+            status, reason, failure = await _judge_stream(sandbox, ended, given, expected, tests.checker)
+            if status == "pass":
+                passed += 1
+                continue
+            if first is None:
+                failure = {"test": index, "input": given[:400], **failure}
+                first = Verdict(status, f"test {index}: {reason}", 0, total, None, failure)
+            if early or status == "timeout":
+                break
+    finally:
+        os.close(program)
+    return replace(first or Verdict("pass", total=total), passed=passed, seconds=seconds)
+
+
+async def _judge_stream(
+    sandbox: Sandbox, ended: Ended, given: str, expected: str, checker: str | None
+) -> tuple[Status, str, dict[str, Any]]:
+    if ended.overflow or ended.killed or ended.code < 0:
+        status, reason = _end_status(ended)
+        return status, reason, {}
+    if ended.code == frames.SCRIPT_MEMORY:
+        return "memory", "out of memory", {}
+    if ended.code == frames.SCRIPT_ERROR:
+        error = _script_error(ended.data)
+        return "fail", error, {"error": error}
+    if ended.code:
+        return "fail", f"exit status {ended.code}", {}
+    shown = {"expected": expected[:400], "got": ended.data[:400].decode("utf-8", "replace")}
+    if checker is not None:
+        report = await _referee(sandbox, "checker", (checker, given, expected, ended.data))
+    elif _stripped(ended.data) == _stripped(expected.encode()):
+        return "pass", "", {}
+    else:
+        report = await _referee(sandbox, "lines", (ended.data, expected))
+    if report["right"] == [True]:
+        return "pass", "", {}
+    return "fail", "wrong output", {**shown, **report["failure"]}
+
+
+def _stripped(data: bytes) -> list[bytes]:
+    return [line.strip() for line in data.strip().splitlines()]
+
+
+def _script_error(data: bytes) -> str:
+    size = int.from_bytes(data[-4:], "little")
+    return data[-4 - size : -4].decode("utf-8", "replace") if 0 < size <= frames.MAX_MESSAGE else "an exception"
