@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks, samples of a model, pass@k with intervals, paired comparison."""

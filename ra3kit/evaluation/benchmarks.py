@@ -1,0 +1,101 @@
+"""Benchmarks by name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ra3kit.errors import DataError, RecipeError, nearest
+from ra3kit.evaluation.records import Problems
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark that `ra3kit eval` knows.
+
+    Args:
+        reader: "module:function"; its keyword arguments are the benchmark's options.
+        what: one line for a person.
+        by_reference: the file has no expected values; they come from running the reference solutions.
+    """
+
+    reader: str
+    what: str
+    by_reference: bool = False
+
+    def function(self) -> Callable[..., Problems]:
+        module, _, name = self.reader.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def options(self) -> dict[str, Any]:
+        """Option -> its default."""
+        return {name: p.default for name, p in inspect.signature(self.function()).parameters.items()}
+
+
+BENCHMARKS = {
+    "humaneval": Benchmark("ra3kit.evaluation.evalplus:humaneval", "HumanEval, 164 functions, OpenAI's tests"),
+    "humaneval+": Benchmark("ra3kit.evaluation.evalplus:humaneval_plus", "HumanEval with evalplus's tests added", True),
+    "mbpp": Benchmark("ra3kit.evaluation.evalplus:mbpp", "MBPP, test split (500; sanitized 257)"),
+    "mbpp+": Benchmark("ra3kit.evaluation.evalplus:mbpp_plus", "MBPP, 378 tasks with evalplus's tests added", True),
+    "livecodebench": Benchmark("ra3kit.evaluation.livecodebench:livecodebench", "LiveCodeBench, from a local file"),
+    "codeforces": Benchmark("ra3kit.evaluation.contests:codeforces", "open-r1/codeforces, from a local file"),
+    "codecontests": Benchmark("ra3kit.evaluation.contests:codecontests", "CodeContests, from a local file"),
+    "ra3kit": Benchmark("ra3kit.evaluation.benchmarks:embedded", "the kit's own small problems: no file, no network"),
+}
+
+
+def benchmark(name: str) -> Benchmark:
+    """A benchmark by name.
+
+    Raises:
+        RecipeError: no such benchmark.
+    """
+    if name not in BENCHMARKS:
+        raise RecipeError(f"No benchmark {name!r}.{nearest(name, BENCHMARKS)} Benchmarks: {', '.join(BENCHMARKS)}.")
+    return BENCHMARKS[name]
+
+
+def load(name: str, options: Mapping[str, Any] | None = None, limit: int | None = None) -> Problems:
+    """Read a benchmark.
+
+    Args:
+        name: of `BENCHMARKS`.
+        options: of its reader, `path` for all but the embedded one.
+        limit: only the first so many problems, >= 1.
+
+    Raises:
+        RecipeError: no such benchmark or option, or limit below 1.
+        DataError: its file is missing or holds nothing usable.
+    """
+    found = benchmark(name)
+    known = found.options()
+    for key in options or {}:
+        if key not in known:
+            raise RecipeError(
+                f"{key}: benchmark {name!r} has no such option.{nearest(key, known)} It has {_all(known)}."
+            )
+    if limit is not None and limit < 1:
+        raise RecipeError(f"limit={limit}: must be at least 1")
+    read = found.function()(**(options or {}))
+    if not read.problems:
+        raise DataError(f"benchmark {name!r}: {read.source} holds no problem")
+    problems = read.problems[:limit]
+    if found.by_reference:
+        from ra3kit.verify.reference import complete
+
+        problems = list(complete(problems))
+    return replace(read, problems=problems)
+
+
+def embedded() -> Problems:
+    """The problems that come with the kit."""
+    from ra3kit.evaluation.embedded import load as load_embedded
+
+    return Problems(load_embedded(), [], "ra3kit")
+
+
+def _all(names: Mapping[str, Any]) -> str:
+    return ", ".join(names) or "none"
