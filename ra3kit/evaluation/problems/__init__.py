@@ -1,0 +1,1 @@
+"""The kit's own problem set: reference functions by difficulty; `ra3kit.evaluation.embedded` makes `Problem`s."""
