@@ -80,7 +80,7 @@ def readable(packages: tuple[str, ...] = ("numpy",)) -> Readable:
     return Readable(tuple(sorted(set(map(os.path.realpath, paths)))), tuple(sorted(stdlib)), found)
 
 
-def command(control: int, view: Readable, isolation: Isolation, namespaces: bool) -> list[str]:
+def command(control: int, view: Readable, isolation: Isolation, namespaces: bool, preload: bool) -> list[str]:
     """The command that starts a fork server."""
     import json
 
@@ -89,6 +89,7 @@ def command(control: int, view: Readable, isolation: Isolation, namespaces: bool
         "paths": view.paths,
         "listed": view.listed,
         "packages": view.packages,
+        "preload": preload,
         "landlock": isolation == "landlock",
         "namespaces": namespaces and isolation == "landlock",
         "unconfined": isolation == "none",

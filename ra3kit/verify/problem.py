@@ -68,11 +68,14 @@ class Asserts:
         code: the tests. With `entry_point`, they define `check(candidate)`.
         entry_point: function that is passed to `check`; None: `code` is plain assertions that name what they test.
         setup: trusted code that runs first in the tests' process (imports, helper functions of the prompt).
+        recorded: the calls the tests make of a right program, and its answers (`ra3kit.verify.reference.complete`). Tests are
+            deterministic, so a program that gives the same bytes passes; for any other the tests themselves are run.
     """
 
     code: str
     entry_point: str | None = None
     setup: str = ""
+    recorded: Calls | None = None
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class Streams:
     Args:
         inputs: what each run reads.
         outputs: what each run has to print; line by line, spaces around a line and numeric spelling apart.
-        checker: Python source of a checker (open-r1/codeforces: `checker.py input answer output` prints 1 to accept); None:
-            compare.
+        checker: Python source of a checker (open-r1/codeforces: `checker.py input answer output` prints 1 to accept);
+            None: compare.
     """
 
     inputs: Sequence[str]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,12 @@ from ra3kit.errors import DataError
 from ra3kit.verify import isolation as walls_of
 from ra3kit.verify.isolation import Isolation
 from ra3kit.verify.jail import frames, wire
-from ra3kit.verify.problem import Calls, Limits, Problem
-from ra3kit.verify.sandbox import Job
-from ra3kit.verify.verifier import first_that_holds, run_async
+from ra3kit.verify.problem import Asserts, Calls, Limits, Problem
+from ra3kit.verify.sandbox import Ended, Job, Sandbox
+from ra3kit.verify.verifier import asserts_payload, first_that_holds, run_async, serve_tests
 
 GOLD_SECONDS = 120.0
-GOLD_MEMORY = 4 << 30
+GOLD_MEMORY, GOLD_OUTPUT = 4 << 30, 1 << 28
 CALL_SECONDS, CALL_FACTOR = 4.0, 4.0
 """evalplus's limits for one call: four seconds, or four times what the reference takes."""
 LEAST_SECONDS, MOST_SECONDS = 20.0, 60.0
@@ -27,106 +29,169 @@ _VERSION = b"1"
 
 
 def complete(
-    problems: Sequence[Problem], failed: dict[str, str] | None = None, isolation: Isolation = "auto"
+    problems: Sequence[Problem],
+    failed: dict[str, str] | None = None,
+    isolation: Isolation = "auto",
+    on_done: Callable[[], None] | None = None,
 ) -> list[Problem]:
-    """Problems with `Calls` whose expected values are what their `solution` returns, and limits by the time it takes.
+    """Problems with what their `solution` answers.
+
+    `Calls` get their expected values and limits by the time the solution takes; `Asserts` get the record of the calls they
+    make of it. Problems that have these already, or no solution, are returned as they are.
 
     Args:
-        problems: those with other tests, or with expected values, are returned as they are.
         failed: collects the problems whose solution fails (id -> reason), which are then left out. None: they are an error.
         isolation: as for `Verifier`.
+        on_done: called after each solution that had to be run.
 
     Raises:
         DataError: a solution fails and `failed` is None; all such problems are named.
         NoSandbox: no isolation holds here.
     """
-    broken: dict[str, str] = {}
-    found = run_async(_answers([p for p in problems if _lacks_expected(p)], isolation))
-    completed = []
-    for problem in problems:
-        if problem.id not in found:
-            completed.append(problem)
-            continue
-        try:
-            completed.append(_filled(problem, found[problem.id]))
-        except DataError as error:
-            broken[problem.id] = str(error)
+    wanting = [problem for problem in problems if _wants(problem)]
+    found = run_async(_answers(wanting, isolation, on_done or (lambda: None)))
+    broken = {key: answer.error for key, answer in found.items() if answer.error}
     if broken and failed is None:
-        raise DataError(f"Reference solutions that fail: {'; '.join(f'{id}: {why}' for id, why in broken.items())}")
+        raise DataError(f"Reference solutions that fail: {'; '.join(f'{key}: {why}' for key, why in broken.items())}")
     if failed is not None:
         failed.update(broken)
-    return completed
+    return [
+        _filled(problem, found[problem.id]) if problem.id in found else problem
+        for problem in problems
+        if problem.id not in broken
+    ]
 
 
-def _lacks_expected(problem: Problem) -> bool:
-    return isinstance(problem.tests, Calls) and len(problem.tests.expected) != len(problem.tests.inputs)
+def _wants(problem: Problem) -> bool:
+    tests = problem.tests
+    if problem.solution is None:
+        return False
+    if isinstance(tests, Calls):
+        return len(tests.expected) != len(tests.inputs)
+    return isinstance(tests, Asserts) and tests.recorded is None
 
 
 def cache_folder() -> Path:
-    """Where expected values are kept: `$XDG_CACHE_HOME/ra3kit/expected`, by default below `~/.cache`."""
+    """Where answers are kept: `$XDG_CACHE_HOME/ra3kit/expected`, by default below `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ra3kit" / "expected"
 
 
-async def _answers(problems: Sequence[Problem], isolation: Isolation) -> dict[str, bytes]:
-    """id -> CPU seconds (text, a line) and frames."""
-    found: dict[str, bytes] = {}
-    missing: list[tuple[Problem, bytes, Path]] = []
+@dataclass(frozen=True)
+class _Answer:
+    """What a reference solution answered: its CPU seconds and a value, or why there is none.
+
+    The value is the expected values of `Calls`; of `Asserts` None or (entry point, inputs, answers).
+    """
+
+    seconds: float
+    value: Any = None
+    error: str = ""
+
+
+async def _answers(
+    problems: Sequence[Problem], isolation: Isolation, on_done: Callable[[], None]
+) -> dict[str, _Answer]:
+    found: dict[str, _Answer] = {}
+    missing: list[tuple[Problem, Path]] = []
     for problem in problems:
-        tests = _sent(problem)
-        digest = hashlib.sha256(_VERSION + (problem.solution or "").encode() + b"\0" + tests).hexdigest()
+        digest = hashlib.sha256(_VERSION + (problem.solution or "").encode() + b"\0" + _sent(problem)).hexdigest()
         path = cache_folder() / digest[:2] / digest
         try:
-            found[problem.id] = path.read_bytes()
+            found[problem.id] = _recall(path.read_bytes())
         except FileNotFoundError:
-            missing.append((problem, tests, path))
+            missing.append((problem, path))
     if not missing:
         return found
-    sandbox, _ = await first_that_holds(walls_of.readable(), isolation)
-    try:
-        for problem, tests, path in missing:
-            source = (problem.solution or "").encode()
-            job = Job("calls", [source, tests], GOLD_SECONDS, GOLD_MEMORY, 1 << 28, threads=problem.limits.threads)
-            ended = await sandbox.run(job)
-            found[problem.id] = b"%.6f %d\n" % (ended.seconds, ended.code) + ended.data
-            if ended.data.endswith(frames.pack(frames.DONE)):
-                await asyncio.to_thread(_keep, path, found[problem.id])
-    finally:
-        sandbox.close()
+    waiting = iter(missing)
+    view = walls_of.readable()
+
+    async def work() -> None:
+        sandbox, _ = await first_that_holds(view, isolation)
+        try:
+            for problem, path in waiting:
+                found[problem.id] = answer = await _run(sandbox, problem)
+                if not answer.error:
+                    _keep(path, answer)
+                on_done()
+        finally:
+            sandbox.close()
+
+    await asyncio.gather(*(work() for _ in range(min(len(missing), len(os.sched_getaffinity(0))))))
     return found
 
 
 def _sent(problem: Problem) -> bytes:
     tests = problem.tests
+    if isinstance(tests, Asserts):
+        return asserts_payload(tests, record=True)
     assert isinstance(tests, Calls)
     return b"".join(wire.encode((tests.entry_point, list(tests.inputs), None)))
 
 
-def _keep(path: Path, data: bytes) -> None:
+async def _run(sandbox: Sandbox, problem: Problem) -> _Answer:
+    source = (problem.solution or "").encode()
+    if isinstance(problem.tests, Asserts):
+        job = Job("serve", [source], GOLD_SECONDS, GOLD_MEMORY, GOLD_OUTPUT, threads=problem.limits.threads)
+        served, tested = await serve_tests(sandbox, job, _sent(problem))
+        return _recorded(json.loads(tested.data) if tested.data else None, served.seconds)
+    job = Job("calls", [source, _sent(problem)], GOLD_SECONDS, GOLD_MEMORY, GOLD_OUTPUT, problem.limits.threads)
+    return _expected(await sandbox.run(job), len(problem.tests.inputs))
+
+
+def _expected(ended: Ended, count: int) -> _Answer:
+    found, _ = frames.unpack(ended.data)
+    values: list[Any] = []
+    for index, frame in enumerate(found[:count]):
+        if frame.kind not in (wire.PLAIN, wire.TREE):
+            said = frame.payload.decode("utf-8", "replace") or frame.kind.decode()
+            return _Answer(ended.seconds, error=f"input {index}: {said}")
+        values.append(wire.decode(*frame))
+    if len(values) != count:
+        return _Answer(ended.seconds, error=f"{len(values)} of {count} inputs answered, then exit code {ended.code}")
+    return _Answer(ended.seconds, values)
+
+
+def _recorded(report: dict[str, Any] | None, seconds: float) -> _Answer:
+    if report is None:
+        return _Answer(seconds, error="the tests came to no end")
+    if report["outcome"] != "pass":
+        return _Answer(seconds, error=f"{report['outcome']}: {report['failure']}"[:500])
+    if report["record"] is None:
+        return _Answer(seconds)
+    name, calls = wire.own(wire.PLAIN, base64.b64decode(report["record"]))
+    values = [(wire.decode(kind, sent), wire.decode(*answer)) for kind, sent, *answer in calls]
+    if any(wire.holds_opaque(kind, payload) for _, _, kind, payload in calls):
+        return _Answer(seconds)  # an answer that stays in the program's process can't be compared by bytes
+    return _Answer(seconds, (name, [sent for sent, _ in values], [answer for _, answer in values]))
+
+
+def _keep(path: Path, answer: _Answer) -> None:
+    """Values read by our own decoder are written again in a form that is read fast."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(data)
+    temporary.write_bytes(b"%.6f\n" % answer.seconds + b"".join(wire.encode(answer.value)))
     temporary.replace(path)
 
 
-def _filled(problem: Problem, answer: bytes) -> Problem:
+def _recall(data: bytes) -> _Answer:
+    seconds, _, value = data.partition(b"\n")
+    return _Answer(float(seconds), wire.own(value[:1], value[1:]))
+
+
+def _filled(problem: Problem, answer: _Answer) -> Problem:
     tests = problem.tests
+    if isinstance(tests, Asserts):
+        if answer.value is None:
+            return problem
+        name, inputs, values = answer.value
+        return replace(problem, tests=replace(tests, recorded=Calls(name, tuple(inputs), tuple(values))))
     assert isinstance(tests, Calls)
-    head, _, data = answer.partition(b"\n")
-    seconds = float(head.split()[0])
-    found, _ = frames.unpack(data)
-    expected: list[Any] = []
-    for index, frame in enumerate(found[: len(tests.inputs)]):
-        if frame.kind not in (wire.PLAIN, wire.TREE):
-            said = frame.payload.decode("utf-8", "replace") or frame.kind.decode()
-            raise DataError(f"input {index}: {said}")
-        expected.append(wire.decode(*frame))
-    if len(expected) != len(tests.inputs):
-        raise DataError(f"{len(expected)} of {len(tests.inputs)} inputs answered, then exit code {head.split()[1].decode()}")
-    limits = replace(
-        problem.limits,
-        time=min(MOST_SECONDS, max(LEAST_SECONDS, 10 * seconds)),
-        call=max(CALL_SECONDS, CALL_FACTOR * seconds),
-    )
-    if problem.limits != Limits():
-        limits = problem.limits
-    return replace(problem, tests=replace(tests, expected=tuple(expected)), limits=limits)
+    limits = problem.limits
+    if limits == Limits():  # those evalplus would give it
+        limits = replace(
+            limits,
+            time=min(MOST_SECONDS, max(LEAST_SECONDS, 10 * answer.seconds)),
+            call=max(CALL_SECONDS, CALL_FACTOR * answer.seconds),
+            output=limits.output + 2 * len(wire.encode(answer.value)[1]),
+        )
+    return replace(problem, tests=replace(tests, expected=tuple(answer.value)), limits=limits)

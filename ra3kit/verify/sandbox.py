@@ -56,6 +56,7 @@ class Job:
         seconds, memory, threads, output: limits; bytes for memory and output.
         trusted: it runs our code, or a benchmark's.
         stop_early: answers are wanted as they come.
+        digests: long answers may come as digests.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Job:
     threads: int = 1
     trusted: bool = False
     stop_early: bool = False
+    digests: bool = False
 
 
 def sealed(data: bytes) -> int:
@@ -95,8 +97,14 @@ class Sandbox:
         self._loop.add_reader(control, self._receive)
 
     @classmethod
-    async def start(cls, view: Readable, isolation: Isolation, namespaces: bool = True) -> Sandbox:
+    async def start(
+        cls, view: Readable, isolation: Isolation, namespaces: bool = True, preload: bool = False
+    ) -> Sandbox:
         """Start a server and hear what holds there.
+
+        Args:
+            view: what programs may read. isolation: not "auto". namespaces: try to have them.
+            preload: import the packages of `view` before the first program.
 
         Raises:
             WallsDown: the walls this isolation needs don't stand.
@@ -105,7 +113,7 @@ class Sandbox:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             process = subprocess.Popen(
-                walls_of.command(theirs.fileno(), view, isolation, namespaces),
+                walls_of.command(theirs.fileno(), view, isolation, namespaces, preload),
                 pass_fds=(theirs.fileno(),),
                 env=walls_of.environment(),
                 cwd="/",
@@ -188,7 +196,7 @@ class Sandbox:
 
         Args:
             channel: a socket the child gets besides; closed here once it is sent.
-            on_data: called with all that has come so far; returning False ends the job.
+            on_data: called with each piece as it comes; returning False ends the job.
 
         Raises:
             SandboxLost: our own failure.
@@ -209,6 +217,7 @@ class Sandbox:
             "threads": job.threads,
             "trusted": job.trusted,
             "stop_early": job.stop_early,
+            "digests": job.digests,
         }
         future = self._loop.create_future()
         self._jobs[number] = future
@@ -277,7 +286,7 @@ class _Collector:
                 continue
             self.pieces.append(piece)
             self.size += len(piece)
-            if self.size > self.limit or (self.on_data is not None and not self.on_data(b"".join(self.pieces))):
+            if self.size > self.limit or (self.on_data is not None and not self.on_data(piece)):
                 self.stopped = True
                 self.kill()
 

@@ -29,6 +29,7 @@ ATTEMPTS = 3
 REFEREE_SECONDS = 10.0
 REFEREE_MEMORY = 1 << 30
 _REPORT_BYTES = 1 << 22
+_LAST_WORDS = 0.5  # seconds a program has to end after its tests have
 _PREPARED = 128  # problems kept ready, a descriptor each
 _CACHED = 100_000
 
@@ -69,33 +70,39 @@ class Verifier:
         self.internal_errors: list[str] = []
         self._cache: collections.OrderedDict[bytes, Verdict] | None = collections.OrderedDict() if cache else None
         self._prepared: collections.OrderedDict[int, _Prepared] = collections.OrderedDict()
-        self._idle: asyncio.Queue[Sandbox | None] = asyncio.Queue()
-        self._open: set[Sandbox] = set()
+        self._idle: asyncio.Queue[_Slot] = asyncio.Queue()
+        self._packages = [name.encode() for name in self.view.packages]
         self._backend: Isolation | None = None
         self.label = ""
 
     async def __aenter__(self) -> Verifier:
         """Raises NoSandbox when no isolation holds; then nothing is run."""
-        self._idle.put_nowait(await self._start())
-        for _ in range(self.workers - 1):
-            self._idle.put_nowait(None)  # started when it is needed
+        self._slots = [_Slot() for _ in range(self.workers)]
+        await self._server(self._slots[0], False)  # the others are started when they are needed
+        for slot in self._slots:
+            self._idle.put_nowait(slot)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for sandbox in list(self._open):
-            sandbox.close()
-        self._open.clear()
+        for slot in self._slots:
+            slot.close()
         for prepared in self._prepared.values():
             prepared.close()
         self._prepared.clear()
 
-    async def _start(self) -> Sandbox:
+    async def _server(self, slot: _Slot, preload: bool) -> Sandbox:
+        """The slot's server; one with the packages already imported costs every child more, so there are two kinds."""
+        sandbox = slot.servers.get(preload)
+        if sandbox is not None and sandbox.alive:
+            return sandbox
+        if sandbox is not None:
+            sandbox.close()
         if self._backend is None:
             sandbox, self._backend = await first_that_holds(self.view, self.isolation, self.namespaces)
         else:
-            sandbox = await Sandbox.start(self.view, self._backend, self.namespaces)
+            sandbox = await Sandbox.start(self.view, self._backend, self.namespaces, preload)
         self.label = sandbox.label
-        self._open.add(sandbox)
+        slot.servers[preload] = sandbox
         return sandbox
 
     async def verify(self, program: str, problem: Problem, stop_early: bool | None = None) -> Verdict:
@@ -132,28 +139,19 @@ class Verifier:
     async def _attempts(self, source: bytes, prepared: _Prepared, early: bool) -> Verdict:
         """Our own failures are tried again on a new server, then reported as such."""
         why = ""
+        preload = any(name in source for name in self._packages)
         for _ in range(ATTEMPTS):
-            sandbox = await self._idle.get()
+            slot = await self._idle.get()
             try:
-                if sandbox is None or not sandbox.alive:
-                    if sandbox is not None:
-                        self._discard(sandbox)
-                    sandbox = await self._start()
-                verdict = await judge(sandbox, source, prepared, early)
-                return replace(verdict, isolation=sandbox.label)
-            except (SandboxLost, NoSandbox, OSError, json.JSONDecodeError) as error:
+                sandbox = await self._server(slot, preload)
+                return replace(await judge(sandbox, source, prepared, early), isolation=sandbox.label)
+            except (SandboxLost, walls_of.WallsDown, NoSandbox, OSError, json.JSONDecodeError) as error:
                 why = f"{type(error).__name__}: {error}"
                 self.internal_errors.append(f"{prepared.problem.id}: {why}")
-                if sandbox is not None:
-                    self._discard(sandbox)
-                    sandbox = None
+                slot.close()
             finally:
-                self._idle.put_nowait(sandbox)
+                self._idle.put_nowait(slot)
         return Verdict("internal", f"{why} ({ATTEMPTS} attempts)", total=_count(prepared.problem), isolation=self.label)
-
-    def _discard(self, sandbox: Sandbox) -> None:
-        sandbox.close()
-        self._open.discard(sandbox)
 
     def _prepare(self, problem: Problem) -> _Prepared:
         prepared = self._prepared.get(id(problem))
@@ -214,6 +212,18 @@ class Verifier:
         if on_done is not None:
             on_done(index, verdict)
         return verdict
+
+
+class _Slot:
+    """Room for one program at a time: a fork server without and one with the packages."""
+
+    def __init__(self) -> None:
+        self.servers: dict[bool, Sandbox] = {}
+
+    def close(self) -> None:
+        servers, self.servers = self.servers, {}
+        for sandbox in servers.values():
+            sandbox.close()
 
 
 def verify_all(
@@ -333,46 +343,70 @@ class _Prepared:
     def __init__(self, problem: Problem):
         self.problem = problem
         self.users = 0
-        self.files: dict[str, int] = {}
+        self.file: int | None = None
+        self.recorded: _Prepared | None = None
         tests = problem.tests
         if isinstance(tests, Calls):
             self.expected = [_golden(tests, index) for index in range(len(tests.inputs))]
             sent = b"".join(wire.encode((tests.entry_point, list(tests.inputs), problem.limits.call)))
-            identity: Any = (sent, self.expected, tests.atol, tests.oracle, tests.exact, tests.base)
+            settings: Any = (tests.atol, tests.oracle, tests.exact, tests.base)
             self.golden = b"".join(frame or b"?" for frame in self.expected) + frames.pack(frames.DONE)
             self.whole = None not in self.expected
             self.tests = sent
+            # where the reference differs from itself its bytes stand in no frame
+            unclear = wire.encode([value for value, frame in zip(tests.expected, self.expected, strict=True) if not frame])
+            contents = [sent, self.golden, *unclear]
         elif isinstance(tests, Asserts):
-            self.tests = b"".join(wire.encode((tests.code, tests.entry_point, tests.setup)))
-            identity = self.tests
+            self.tests = asserts_payload(tests)
+            settings = "asserts"
+            contents = [self.tests]
+            if tests.recorded is not None:
+                self.recorded = _Prepared(Problem(problem.id, tests.recorded, limits=problem.limits))
+                contents.append(self.recorded.digest)
         else:
             self.tests = b""
-            identity = (list(tests.inputs), list(tests.outputs), tests.checker)
-        self.digest = hashlib.sha256(repr((identity, problem.limits)).encode("utf-8", "surrogatepass")).digest()
+            settings = "streams"
+            contents = list(wire.encode((list(tests.inputs), list(tests.outputs), tests.checker)))
+        hasher = hashlib.sha256(repr((settings, problem.limits)).encode())
+        for content in contents:
+            hasher.update(len(content).to_bytes(8, "little"))
+            hasher.update(content)
+        self.digest = hasher.digest()
 
     def tests_file(self) -> int:
         """A sealed memory file with the tests, made when first needed."""
-        if "tests" not in self.files:
-            self.files["tests"] = sealed(self.tests)
-        return self.files["tests"]
+        if self.file is None:
+            self.file = sealed(self.tests)
+        return self.file
 
     def close(self) -> None:
-        for descriptor in self.files.values():
-            os.close(descriptor)
-        self.files.clear()
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
+        if self.recorded is not None:
+            self.recorded.close()
+
+
+def asserts_payload(tests: Asserts, record: bool = False) -> bytes:
+    """What a referee needs to run tests against a served program."""
+    return b"".join(wire.encode((tests.code, tests.entry_point, tests.setup, record, [], [])))
+
+
+_NAN = (b"\xf8\x7f", b"\xf8\xff")  # how the bytes of one end
 
 
 def _golden(tests: Calls, index: int) -> bytes | None:
     """The frame an exactly right answer makes; None where even that has to be looked at (NaN differs from itself)."""
     kind, payload = wire.encode(tests.expected[index])
-    decoded = wire.decode(kind, payload)
-    try:
-        right = compare.accepts(
-            decoded, tests.expected[index], tests.inputs[index], tests.atol, tests.oracle, tests.exact
-        )
-    except Exception:  # an oracle that doesn't apply to the expected value itself
-        right = False
-    return frames.pack(kind, payload) if right else None
+    if tests.oracle is not None or kind == wire.TREE or any(end in payload for end in _NAN):
+        try:
+            expected, arguments = tests.expected[index], tests.inputs[index]
+            again = wire.own(kind, payload)
+            if not compare.accepts(again, expected, arguments, tests.atol, tests.oracle, tests.exact):
+                return None
+        except (TypeError, ValueError, ArithmeticError):  # the oracle doesn't apply to the expected value itself
+            return None
+    return frames.answer(kind, payload, True)
 
 
 async def judge(sandbox: Sandbox, source: bytes, prepared: _Prepared, early: bool) -> Verdict:
@@ -394,7 +428,12 @@ def _program_job(kind: Any, files: Sequence[bytes | int], prepared: _Prepared, e
     return Job(kind, files, limits.time, limits.memory << 20, limits.output, limits.threads, stop_early=early)
 
 
-async def _referee(sandbox: Sandbox, kind: Any, value: Any) -> dict[str, Any]:
+_WORN_OUT = {"right": [], "failure": {"error": "the answer could not be compared within the referee's limits"}}
+
+
+async def _referee(
+    sandbox: Sandbox, kind: Any, value: Any, worn_out: dict[str, Any] = _WORN_OUT
+) -> dict[str, Any]:
     """Ask a referee. A referee that a hostile answer wore out says the answer is wrong."""
     payload = b"".join(wire.encode(value))
     job = Job(kind, [payload], REFEREE_SECONDS, REFEREE_MEMORY + 4 * len(payload), _REPORT_BYTES, trusted=True)
@@ -402,7 +441,7 @@ async def _referee(sandbox: Sandbox, kind: Any, value: Any) -> dict[str, Any]:
     if ended.code == 0 and ended.data:
         report: dict[str, Any] = json.loads(ended.data)
         return report
-    return {"right": [], "failure": {"error": "the answer could not be compared within the referee's limits"}}
+    return worn_out
 
 
 def _end_status(ended: Ended) -> tuple[Status, str]:
@@ -432,20 +471,41 @@ class _Answers:
 
 
 async def _judge_calls(sandbox: Sandbox, source: bytes, prepared: _Prepared, tests: Calls, early: bool) -> Verdict:
+    """Long answers come as digests at first; if one of them isn't the right one, the program runs again and shows it."""
+    try:
+        return await _judge_calls_once(sandbox, source, prepared, tests, early, True)
+    except _DigestDiffers as first:
+        verdict = await _judge_calls_once(sandbox, source, prepared, tests, early, False)
+        return replace(verdict, seconds=verdict.seconds + first.seconds)
+
+
+class _DigestDiffers(Exception):
+    """A long answer isn't byte for byte the expected one."""
+
+    seconds = 0.0
+
+
+async def _judge_calls_once(
+    sandbox: Sandbox, source: bytes, prepared: _Prepared, tests: Calls, early: bool, digests: bool
+) -> Verdict:
     total = len(tests.inputs)
     answers = _Answers({}, {}, {})
-    progress = _Progress(prepared.golden) if early and prepared.whole else None
     job = _program_job("calls", [source, prepared.tests_file()], prepared, early)
-    if progress is None:
-        ended = await sandbox.run(job)
+    job.digests = digests
+    if early and prepared.whole:
+        ended = await _run_early(sandbox, job, prepared, tests, answers)
     else:
-        ended = await _run_early(sandbox, job, prepared, tests, answers, progress)
+        ended = await sandbox.run(job)
     if prepared.whole and ended.data == prepared.golden:
         return Verdict("pass", passed=total, total=total, base=_base(tests, None), seconds=ended.seconds)
     found, _ = frames.unpack(ended.data)
     if found[:1] and found[0].kind in (frames.LOAD_ERROR, frames.MEMORY) and len(found) == 1:
         return _not_loaded(found[0], total, tests, ended.seconds)
-    await _look_at(sandbox, found[:total], prepared, tests, answers, early)
+    try:
+        await _look_at(sandbox, found[:total], prepared, tests, answers, early)
+    except _DigestDiffers as differs:
+        differs.seconds = ended.seconds
+        raise
     return _conclude(found, answers, tests, ended, early)
 
 
@@ -469,8 +529,10 @@ async def _look_at(
     for index, frame in enumerate(found):
         if index in answers.right:
             continue
-        if prepared.expected[index] == frames.pack(*frame):
+        if prepared.expected[index] in (frames.pack(*frame), frames.answer(*frame, True)):
             answers.right[index] = True
+        elif frame.kind == frames.DIGEST:
+            raise _DigestDiffers
         elif frame.kind in (wire.PLAIN, wire.TREE):
             unclear.append(index)
         else:
@@ -526,26 +588,26 @@ class _Progress:
         self.golden = golden
         self.agreed = 0
         self.differs = asyncio.Event()
-        self.data = b""
+        self.pieces: list[bytes] = []
 
-    def see(self, data: bytes) -> bool:
-        self.data = data
+    def see(self, piece: bytes) -> None:
+        self.pieces.append(piece)
         if not self.differs.is_set():
-            if data[self.agreed :] == self.golden[self.agreed : len(data)]:
-                self.agreed = len(data)
+            if self.golden.startswith(piece, self.agreed):
+                self.agreed += len(piece)
             else:
                 self.differs.set()
-        return True
 
 
 async def _run_early(
-    sandbox: Sandbox, job: Job, prepared: _Prepared, tests: Calls, answers: _Answers, progress: _Progress
+    sandbox: Sandbox, job: Job, prepared: _Prepared, tests: Calls, answers: _Answers
 ) -> Ended:
     """Run the calls, and end them as soon as an answer is known to be wrong."""
+    progress = _Progress(prepared.golden)
     stop = asyncio.Event()
 
-    def see(data: bytes) -> bool:
-        progress.see(data)
+    def see(piece: bytes) -> bool:
+        progress.see(piece)
         return not stop.is_set()
 
     running = asyncio.create_task(sandbox.run(job, on_data=see))
@@ -553,7 +615,7 @@ async def _run_early(
     try:
         await asyncio.wait({running, differing}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
-            found, _ = frames.unpack(progress.data)
+            found, _ = frames.unpack(b"".join(progress.pieces))
             await _look_at(sandbox, found[: len(tests.inputs)], prepared, tests, answers, True)
             if False in answers.right.values():
                 stop.set()
@@ -572,50 +634,91 @@ async def _stopped(running: asyncio.Task[Ended], progress: _Progress) -> Ended:
     await asyncio.wait({running})
     if not running.cancelled() and running.exception() is None:
         return running.result()
-    return Ended(progress.data, 0, "asked", 0.0)
+    return Ended(b"".join(progress.pieces), 0, "asked", 0.0)
 
 
 async def _judge_asserts(sandbox: Sandbox, source: bytes, prepared: _Prepared) -> Verdict:
+    """On a record if there is one: right by its bytes, or a replay to the tests; else the tests and the program together."""
+    if prepared.recorded is None:
+        return await _judge_live(sandbox, source, prepared)
+    verdict = await _judge_recorded(sandbox, source, prepared, prepared.recorded)
+    if verdict is None:  # what the tests asked was not in the record
+        return await _judge_live(sandbox, source, prepared)
+    return verdict
+
+
+async def _judge_recorded(
+    sandbox: Sandbox, source: bytes, prepared: _Prepared, recorded: _Prepared
+) -> Verdict | None:
+    """None: the record can't tell."""
+    job = _program_job("calls", [source, recorded.tests_file()], recorded)
+    job.digests = True
+    ended = await sandbox.run(job)
+    if ended.data == recorded.golden:
+        return Verdict("pass", "", 1, 1, None, {}, ended.seconds)
+    found, _ = frames.unpack(ended.data)
+    if len(found) == 1 and found[0].kind in (frames.LOAD_ERROR, frames.MEMORY):
+        verdict = _not_loaded(found[0], 1, recorded.problem.tests, ended.seconds)
+        return replace(verdict, base=None)
+    tests = prepared.problem.tests
+    calls = recorded.problem.tests
+    assert isinstance(tests, Asserts) and isinstance(calls, Calls)
+    inputs = [wire.encode(list(arguments)) for arguments in calls.inputs]
+    answers = [tuple(frame) for frame in found[: len(inputs)]]
+    report = await _referee(
+        sandbox, "asserts", (tests.code, tests.entry_point, tests.setup, False, inputs, answers), _LOST
+    )
+    if report["outcome"] == "deviates":
+        return None
+    return _conclude_asserts(report, ended)
+
+
+_LOST = {"outcome": "lost", "failure": {"error": "the tests did not come to an end with its answers"}}
+
+
+async def _judge_live(sandbox: Sandbox, source: bytes, prepared: _Prepared) -> Verdict:
     """The program in one process, its tests in another, a socket between them."""
+    served, tested = await serve_tests(sandbox, _program_job("serve", [source], prepared), prepared.tests_file())
+    report = json.loads(tested.data) if tested.code == 0 and tested.data else _LOST
+    return _conclude_asserts(report, served)
+
+
+async def serve_tests(sandbox: Sandbox, program: Job, tests: bytes | int) -> tuple[Ended, Ended]:
+    """How the program's process and the tests' process ended."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     tests_end, program_end = ours.detach(), theirs.detach()
-    seconds = prepared.problem.limits.time
-    served = asyncio.create_task(sandbox.run(_program_job("serve", [source], prepared), channel=program_end))
-    payload = prepared.tests_file()
-    testing = Job("asserts", [payload], max(REFEREE_SECONDS, seconds), REFEREE_MEMORY, _REPORT_BYTES, trusted=True)
+    serving = asyncio.create_task(sandbox.run(program, channel=program_end))
+    seconds = max(REFEREE_SECONDS, program.seconds)
     try:
+        testing = Job("asserts", [tests], seconds, REFEREE_MEMORY, _REPORT_BYTES, trusted=True)
         tested = await sandbox.run(testing, channel=tests_end)
-    except BaseException:
-        served.cancel()
-        raise
-    ended = await served
-    return _conclude_asserts(tested, ended)
+        await asyncio.wait({serving}, timeout=_LAST_WORDS)
+        if serving.done():
+            return serving.result(), tested
+        return Ended(b"", 0, "asked", 0.0), tested  # it goes on without anyone listening
+    finally:
+        serving.cancel()
 
 
-def _conclude_asserts(tested: Ended, ended: Ended) -> Verdict:
-    seconds = ended.seconds
-    if tested.code != 0 or not tested.data:
-        if ended.killed in ("time", "wall"):
-            status, reason = _end_status(ended)
-            return Verdict(status, reason, 0, 1, None, {}, seconds)
-        return Verdict("fail", "the tests did not come to an end with its answers", 0, 1, None, {}, seconds)
-    report = json.loads(tested.data)
-    outcome, failure = report["outcome"], report["failure"]
+def _conclude_asserts(report: dict[str, Any], ended: Ended) -> Verdict:
+    outcome, failure = report["outcome"], {key: value for key, value in report["failure"].items() if value}
     if outcome == "pass":
-        return Verdict("pass", "", 1, 1, None, {}, seconds)
-    if outcome == "broken":
-        return Verdict("refused", f"the tests can't be run: {failure['error']}", 0, 1, None, failure, seconds)
-    if outcome == "gone":
+        return Verdict("pass", "", 1, 1, None, {}, ended.seconds)
+    if outcome == "gone" or (outcome == "lost" and ended.killed in ("time", "wall")):
         status, reason = _end_status(ended)
-        return Verdict(status, reason, 0, 1, None, {k: v for k, v in failure.items() if v}, seconds)
-    if outcome == "memory":
-        return Verdict("memory", "out of memory", 0, 1, None, failure, seconds)
-    reasons = {
-        "load": f"the program did not load: {failure.get('error', '')}",
-        "nonsense": "the program's process answered what its harness never writes",
-    }
-    reason = reasons.get(outcome) or failure.get("error") or f"failed: {failure.get('test', 'a test')}"
-    return Verdict("fail", reason, 0, 1, None, failure, seconds)
+    elif outcome == "memory":
+        status, reason = "memory", "out of memory"
+    elif outcome == "time":
+        status, reason = "timeout", "out of a call's CPU time"
+    elif outcome == "broken":
+        status, reason = "refused", f"the tests can't be run: {failure['error']}"
+    elif outcome == "load":
+        status, reason = "fail", f"the program did not load: {failure.get('error', '')}"
+    elif outcome == "nonsense":
+        status, reason = "fail", "the program's process answered what its harness never writes"
+    else:
+        status, reason = "fail", failure.get("error") or f"failed: {failure.get('test', 'a test')}"
+    return Verdict(status, reason, 0, 1, None, failure, ended.seconds)
 
 
 async def _judge_streams(sandbox: Sandbox, source: bytes, prepared: _Prepared, tests: Streams, early: bool) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from typing import NamedTuple
@@ -15,6 +16,10 @@ calls made."""
 SCRIPT_ERROR, SCRIPT_MEMORY = 77, 78
 """Exit codes of a script that raised."""
 
+DIGEST = b"H"
+"""Stands for an answer of LONG bytes or more: its sha256. Right answers need no more; for others the program runs again."""
+LONG = 1 << 13
+
 MAX_MESSAGE = 2_000
 
 
@@ -25,6 +30,13 @@ class Frame(NamedTuple):
 
 def pack(kind: bytes, payload: bytes = b"") -> bytes:
     """The bytes of a frame."""
+    return HEADER.pack(kind, len(payload)) + payload
+
+
+def answer(kind: bytes, payload: bytes, digests: bool) -> bytes:
+    """The frame of an answer; a long one only as its digest where that will do."""
+    if digests and len(payload) >= LONG:
+        return pack(DIGEST, hashlib.sha256(kind + payload).digest())
     return HEADER.pack(kind, len(payload)) + payload
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import atexit
 import io
-import marshal
 import os
 import signal
 import sys
@@ -19,7 +18,7 @@ from . import frames, wire
 _FLUSH_BYTES = 1 << 16
 _TICK = 0.25  # CPU seconds between looks at the clock of the current call
 
-write, pack, encode = frames.write, frames.pack, wire.encode
+write, pack, answer, encode = frames.write, frames.pack, frames.answer, wire.encode
 
 
 class CallTimeout(BaseException):
@@ -34,15 +33,16 @@ def load(source: bytes, name: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def run_calls(result: int, source: bytes, tests: bytes, stop_early: bool) -> None:
+def run_calls(result: int, source: bytes, tests: bytes, stop_early: bool, digests: bool) -> None:
     """Call the entry point on each input and send each answer.
 
     Args:
         result: pipe to the judge.
         tests: kind and payload of (entry_point, inputs, CPU seconds a call or None), from the judge, trusted.
         stop_early: send the first answers at once, so that the judge can end this process.
+        digests: send long answers as digests.
     """
-    entry_point, inputs, call_seconds = _trusted(tests)
+    entry_point, inputs, call_seconds = wire.own(tests[:1], tests[1:])
     sender = _Sender(result, stop_early)
     try:
         namespace = load(source, "solution")
@@ -57,7 +57,7 @@ def run_calls(result: int, source: bytes, tests: bytes, stop_early: bool) -> Non
     for arguments in inputs:
         try:
             kind, payload = encode(function(*arguments))
-            frame = pack(kind, payload)
+            frame = answer(kind, payload, digests)
         except CallTimeout:
             frame = pack(frames.CALL_TIME)
         except MemoryError:
@@ -66,11 +66,6 @@ def run_calls(result: int, source: bytes, tests: bytes, stop_early: bool) -> Non
             frame = pack(frames.ERROR, frames.describe_error(error))
         sender.add(frame)
     sender.finish(pack(frames.DONE))
-
-
-def _trusted(tests: bytes) -> Any:
-    kind, payload = tests[:1], tests[1:]
-    return marshal.loads(payload) if kind == wire.PLAIN else wire.decode(kind, payload)
 
 
 class _Sender:
@@ -175,12 +170,12 @@ def serve(channel: int, source: bytes) -> None:
     while (request := frames.read_frame(channel)) is not None:
         what, target, name, arguments, keywords = wire.decode(request.kind, request.payload, resolve)
         try:
-            answer = pack(*encode(_do(namespace, what, target, name, arguments, keywords), export))
+            frame = pack(*encode(_do(namespace, what, target, name, arguments, keywords), export))
         except MemoryError:
-            answer = pack(frames.MEMORY)
+            frame = pack(frames.MEMORY)
         except BaseException as error:  # whatever it raises is its answer
-            answer = pack(frames.ERROR, frames.describe_error(error))
-        write(channel, answer)
+            frame = pack(frames.ERROR, frames.describe_error(error))
+        write(channel, frame)
 
 
 def _do(namespace: dict[str, Any], what: str, target: Any, name: Any, arguments: Any, keywords: Any) -> Any:

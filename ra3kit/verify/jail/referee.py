@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import builtins
 import contextlib
 import io
@@ -27,7 +28,7 @@ def referee_compare(payload: bytes) -> Report:
     Returns:
         "right": a bool for each item; "failure": the first wrong one for a person.
     """
-    atol, oracle, exact, items = program._trusted(payload)
+    atol, oracle, exact, items = wire.own(payload[:1], payload[1:])
     right: list[bool] = []
     failure: Report = {}
     for arguments, expected, kind, answer in items:
@@ -49,13 +50,13 @@ def referee_compare(payload: bytes) -> Report:
 
 def referee_lines(payload: bytes) -> Report:
     """Compare standard output with what was expected: (got bytes, expected text)."""
-    got, expected = program._trusted(payload)
+    got, expected = wire.own(payload[:1], payload[1:])
     return {"right": [compare.lines_agree(got.decode("utf-8", "replace"), expected)], "failure": {}}
 
 
 def referee_checker(payload: bytes) -> Report:
     """Run a problem's checker on (source, input, expected, got bytes): right when it prints 1."""
-    source, given, expected, got = program._trusted(payload)
+    source, given, expected, got = wire.own(payload[:1], payload[1:])
     files = {"input.txt": given.encode(), "answer.txt": expected.encode(), "output.txt": got}
     printed = io.StringIO()
     sys.argv = ["checker.py", "input.txt", "answer.txt", "output.txt"]
@@ -139,11 +140,18 @@ class Remote:
 
 
 class Link:
-    """The tests' end of the channel to a program's process."""
+    """The tests' end of the channel to a program's process.
 
-    def __init__(self, channel: int):
+    Args:
+        channel: a socket.
+        record: keep what is called and answered.
+    """
+
+    def __init__(self, channel: int, record: bool = False):
         self.channel = channel
         self.last: Report = {}
+        self.record: list[tuple[bytes, ...]] | None = [] if record else None
+        self.names: list[str] = []
         self._receive()  # loaded
 
     def ask(self, what: str, target: Any, name: Any = None, arguments: Any = (), keywords: Any = None) -> Any:
@@ -151,36 +159,107 @@ class Link:
         frames.write(self.channel, frames.pack(*wire.encode(request, self._number)))
         if what == "call":
             self.last = {"input": compare.short(arguments)}
-        answer = self._receive()
+        frame = self._receive()
+        if self.record is not None:
+            self._note(what, name, arguments, keywords, frame)
+        answer = self._understand(frame)
         if what == "call":
             self.last["got"] = compare.short(answer)
         return answer
+
+    def _note(self, what: str, name: Any, arguments: Any, keywords: Any, frame: frames.Frame) -> None:
+        """Record a call of the one function there is with plain data; anything else can't be repeated from a record."""
+        assert self.record is not None
+        if what == "name":
+            self.names.append(name)
+            return
+        try:
+            sent = wire.encode(list(arguments), _refuse)
+        except TestsError:
+            sent = (b"", b"")
+        if what != "call" or keywords or not sent[0] or len(self.names) != 1 or frame.kind not in (wire.PLAIN, wire.TREE):
+            self.record = None
+        else:
+            self.record.append((*sent, *frame))
 
     def _number(self, value: Any) -> int:
         if type(value) is not Remote:
             raise TestsError(f"the tests pass a {type(value).__qualname__}, which can't go to another process")
         return int(object.__getattribute__(value, "_number"))
 
-    def _receive(self) -> Any:
+    def _receive(self) -> frames.Frame:
         try:
             frame = frames.read_frame(self.channel)
         except OSError as error:
             raise ProgramGone("gone") from error
         if frame is None:
             raise ProgramGone("gone")
-        kind, payload = frame
-        if kind in (wire.PLAIN, wire.TREE):
+        if frame.kind in (frames.MEMORY, frames.LOAD_ERROR):
+            how = "memory" if frame.kind == frames.MEMORY else "load"
+            raise ProgramGone(how, frame.payload.decode("utf-8", "replace"))
+        return frame
+
+    def _understand(self, frame: frames.Frame) -> Any:
+        if frame.kind in (wire.PLAIN, wire.TREE):
             try:
-                return wire.decode(kind, payload, lambda value: Remote(self, value.number))
+                return wire.decode(*frame, self._remote)
             except wire.WireError as error:
                 raise ProgramGone("nonsense", str(error)) from error
-        if kind == frames.DONE:
-            return None
-        message = payload.decode("utf-8", "replace")
-        if kind == frames.ERROR:
+        if frame.kind == frames.ERROR:
+            message = frame.payload.decode("utf-8", "replace")
             self.last["error"] = message
             raise _local_error(message)
-        raise ProgramGone({frames.MEMORY: "memory", frames.LOAD_ERROR: "load"}.get(kind, "nonsense"), message)
+        if frame.kind in (frames.MEMORY, frames.CALL_TIME):
+            raise ProgramGone("memory" if frame.kind == frames.MEMORY else "time")
+        raise ProgramGone("nonsense", f"frame {frame.kind!r}")
+
+
+    def _remote(self, value: wire.Opaque) -> Remote:
+        return Remote(self, value.number)
+
+
+def _refuse(value: Any) -> int:
+    raise TestsError("not plain data")
+
+
+class Deviates(BaseException):
+    """The tests call otherwise than was recorded."""
+
+
+class Replay(Link):
+    """A program that has already answered the recorded calls.
+
+    Args:
+        inputs: kind and payload of the arguments of each recorded call.
+        answers: frames of the program, fewer where it came to an end.
+    """
+
+    def __init__(self, inputs: list[tuple[bytes, bytes]], answers: list[frames.Frame]):
+        self.inputs = inputs
+        self.answers = answers
+        self.last = {}
+        self.record = None
+        self.at = 0
+
+    def ask(self, what: str, target: Any, name: Any = None, arguments: Any = (), keywords: Any = None) -> Any:
+        if what == "name":
+            return Remote(self, 0)
+        if what != "call" or keywords or self.at >= len(self.inputs):
+            raise Deviates
+        if wire.encode(list(arguments), _refuse) != self.inputs[self.at]:
+            raise Deviates
+        self.last = {"input": compare.short(arguments)}
+        if self.at >= len(self.answers):
+            raise ProgramGone("gone")
+        frame, self.at = self.answers[self.at], self.at + 1
+        if frame.kind == frames.DIGEST:
+            raise Deviates  # a long answer, to be asked again
+        answer = self._understand(frame)
+        self.last["got"] = compare.short(answer)
+        return answer
+
+    def _remote(self, value: wire.Opaque) -> Remote:
+        raise Deviates  # an object that stayed behind: to be asked again
 
 
 def _local_error(message: str) -> Exception:
@@ -196,52 +275,74 @@ class TestsError(Exception):
     """The tests themselves can't be run."""
 
 
-def referee_asserts(payload: bytes, channel: int) -> Report:
-    """Run test code against a program that is served on `channel`.
+def referee_asserts(payload: bytes, channel: int | None) -> Report:
+    """Run test code against a program that is served on `channel`, or on its recorded answers.
 
     Args:
-        payload: (code, entry_point or None, setup).
+        payload: (code, entry_point or None, setup, record, inputs, answers); the last two for a replay.
 
     Returns:
-        "outcome": "pass", "fail", "broken" (the tests can't be run), or how the program was lost; "failure".
+        "outcome": "pass", "fail", "broken" (the tests can't be run), "deviates" (from the record), or how the program was
+        lost; "failure"; "record" if one was asked for and could be made.
     """
-    code, entry_point, setup = program._trusted(payload)
+    code, entry_point, setup, record, inputs, answers = wire.own(payload[:1], payload[1:])
     module = types.ModuleType("tests")
     sys.modules["tests"] = module
     namespace = module.__dict__
+    if entry_point is None:  # what they set up may be made of the program's classes
+        code, setup = f"{setup}\n{code}", ""
     linecache.cache["<tests>"] = (len(code), None, code.splitlines(True), "<tests>")
     link: Link | None = None
     try:
-        try:
-            exec(compile(setup, "<setup>", "exec"), namespace)
-            tree = ast.parse(code, "<tests>")
-        except Exception as error:
-            raise TestsError(f"{type(error).__name__}: {error}") from error
-        link = Link(channel)
-        if entry_point is not None:
-            candidate = link.ask("name", None, entry_point)
-            if entry_point.isidentifier():
-                namespace[entry_point] = candidate
-            exec(compile(tree, "<tests>", "exec"), namespace)
-            if not callable(namespace.get("check")):
-                raise TestsError("they define no check(candidate)")
-            namespace["check"](candidate)
+        tree = _ready(code, setup, namespace)
+        if channel is None:
+            link = Replay(inputs, [frames.Frame(*answer) for answer in answers])
         else:
-            names = free_names(tree) - namespace.keys()
-            for name in sorted(names):
-                with contextlib.suppress(NameError):  # then the tests raise it, where they use it
-                    namespace[name] = link.ask("name", None, name)
-            for name in () if names else sorted(tested_builtins(tree)):
-                with contextlib.suppress(KeyError):
-                    namespace[name] = link.ask("own", None, name)
-            exec(compile(tree, "<tests>", "exec"), namespace)
-        return {"outcome": "pass", "failure": {}}
+            link = Link(channel, record)
+        _run_tests(tree, entry_point, namespace, link)
+        return {"outcome": "pass", "failure": {}, "record": _text(link)}
+    except Deviates:
+        return {"outcome": "deviates", "failure": {}}
     except TestsError as error:
         return {"outcome": "broken", "failure": {"error": str(error)[:500]}}
     except ProgramGone as error:
         return {"outcome": error.how, "failure": {"error": str(error)[:500], **(link.last if link else {})}}
     except BaseException as error:  # AssertionError, and whatever a wrong answer makes tests raise
         return {"outcome": "fail", "failure": _explain(error, link.last if link else {})}
+
+
+def _ready(code: str, setup: str, namespace: dict[str, Any]) -> ast.Module:
+    try:
+        exec(compile(setup, "<setup>", "exec"), namespace)
+        return ast.parse(code, "<tests>")
+    except Exception as error:
+        raise TestsError(f"{type(error).__name__}: {error}") from error
+
+
+def _run_tests(tree: ast.Module, entry_point: str | None, namespace: dict[str, Any], link: Link) -> None:
+    if entry_point is not None:
+        candidate = link.ask("name", None, entry_point)
+        if entry_point.isidentifier():
+            namespace[entry_point] = candidate
+        exec(compile(tree, "<tests>", "exec"), namespace)
+        if not callable(namespace.get("check")):
+            raise TestsError("they define no check(candidate)")
+        namespace["check"](candidate)
+        return
+    names = free_names(tree) - namespace.keys()
+    for name in sorted(names):
+        with contextlib.suppress(NameError):  # then the tests raise it, where they use it
+            namespace[name] = link.ask("name", None, name)
+    for name in () if names else sorted(tested_builtins(tree)):
+        with contextlib.suppress(KeyError):
+            namespace[name] = link.ask("own", None, name)
+    exec(compile(tree, "<tests>", "exec"), namespace)
+
+
+def _text(link: Link) -> str | None:
+    if not link.record or len(link.names) != 1:
+        return None
+    return base64.b64encode(wire.encode([link.names[0], link.record])[1]).decode()
 
 
 def free_names(tree: ast.Module) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.machinery
 import json
 import math
 import os
@@ -57,7 +58,8 @@ def main(config: dict[str, Any]) -> None:
 
     Args:
         config: "control" (descriptor), "paths" whose contents may be read and "listed" whose names may, "packages"
-            (module -> parent folder), "landlock", "namespaces", "unconfined" (bools).
+            (module -> parent folder), and bools: "preload" (import the packages now), "landlock", "namespaces",
+            "unconfined".
     """
     control = socket.socket(fileno=os.dup(config["control"]))  # a low number, so that a child's limit holds for it
     os.close(config["control"])
@@ -66,7 +68,7 @@ def main(config: dict[str, Any]) -> None:
     if config["namespaces"] and not config["unconfined"]:
         walls["namespaces"] = _enter_namespaces([*config["paths"], *config["listed"]])
     statm = _STATM.pop() if _STATM else _open("/proc/self/statm")
-    _preload(config["packages"])
+    _preload(config["packages"], config["preload"])
     cage = _prepare(config, walls, statm)
     control.send(json.dumps({"hello": walls}).encode())
     gc.collect()
@@ -133,16 +135,33 @@ def _become_parent_of(pid: int) -> None:
     os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
 
 
-def _preload(packages: dict[str, str]) -> None:
+class PackageFinder:
+    """Lets programs import the packages they may have, and nothing else that is installed beside them.
+
+    Args:
+        packages: module -> folder it is in.
+    """
+
+    def __init__(self, packages: dict[str, str]):
+        self.packages = packages
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+        folder = self.packages.get(name)
+        return None if folder is None else importlib.machinery.PathFinder.find_spec(name, [folder])
+
+
+def _preload(packages: dict[str, str], now: bool) -> None:
+    """Import what programs import; packages only if `now`: they make every child dearer."""
     for name in PRELOADED:
         importlib.import_module(name)
-    for name, folder in packages.items():
-        sys.path.append(folder)
+    sys.meta_path.append(PackageFinder(packages))
+    for name in packages if now else ():
         importlib.import_module(name)
-        sys.path.remove(folder)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
     # nothing of ours can be imported by a program
+    for name in [name for name in sys.modules if name.partition(".")[0] in (__package__, "__main__")]:
+        del sys.modules[name]
     sys.path[:] = [path for path in sys.path if path.startswith((sys.base_prefix, sys.base_exec_prefix))]
 
 
@@ -226,7 +245,7 @@ class Server:
         if self.loadavg is not None:
             # the kernel counts all processes of this user with ours; all there are is a bound it can't do without
             others += int(os.pread(self.loadavg, 100, 0).split()[3].split(b"/")[1])
-        pid = os.fork()
+        pid = kernel.fork()
         if pid == 0:
             try:
                 self.child(header, descriptors, others)
@@ -311,12 +330,10 @@ def _cpu(child: Child) -> float:
 def run_job(header: dict[str, Any], descriptors: list[int]) -> None:
     """What a child does behind the walls."""
     random.seed(0)  # after a fork Python seeds it from the system
-    for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:
-        del sys.modules[name]
-    sys.modules.pop("__main__", None)
     kind, (result, *rest) = header["kind"], descriptors
     if kind == "calls":
-        program.run_calls(result, program.read_all(rest[0]), program.read_all(rest[1]), header["stop_early"])
+        source, tests = program.read_all(rest[0]), program.read_all(rest[1])
+        program.run_calls(result, source, tests, header["stop_early"], header["digests"])
     elif kind == "stream":
         source = program.read_all(rest[0])
         os.dup2(rest[1], 0)
@@ -328,7 +345,8 @@ def run_job(header: dict[str, Any], descriptors: list[int]) -> None:
         os.close(result)
         program.serve(rest[1], program.read_all(rest[0]))
     elif kind == "asserts":
-        referee.report(result, referee.referee_asserts(program.read_all(rest[0]), rest[1]))
+        channel = rest[1] if len(rest) > 1 else None
+        referee.report(result, referee.referee_asserts(program.read_all(rest[0]), channel))
     else:
         judge = {
             "compare": referee.referee_compare,
