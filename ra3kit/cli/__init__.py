@@ -14,9 +14,11 @@ from ra3kit.errors import RA3Error, nearest
 
 VERBS = {
     "fit": "train a recipe",
+    "eval": "measure pass@k of a model on a benchmark",
     "ls": "list the recipes",
     "show": "print a recipe as it will be run",
     "cp": "copy a recipe, to own and change it",
+    "compare": "tell whether evaluations really differ",
 }
 """Verb -> what it does. Each lives in `ra3kit/cli/<verb>.py` with `EXAMPLES`, `add_arguments` and `run`."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ra3kit.errors import DataError, RecipeError, nearest
-from ra3kit.evaluation.records import Problems
+from ra3kit.evaluation.records import Malformed, Problems
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,21 @@ def load(name: str, options: Mapping[str, Any] | None = None, limit: int | None 
     if limit is not None and limit < 1:
         raise RecipeError(f"limit={limit}: must be at least 1")
     read = found.function()(**(options or {}))
-    if not read.problems:
-        raise DataError(f"benchmark {name!r}: {read.source} holds no problem")
-    problems = read.problems[:limit]
+    problems, malformed = read.problems[:limit], read.malformed
     if found.by_reference:
         from ra3kit.verify.reference import complete
 
-        problems = list(complete(problems))
-    return replace(read, problems=problems)
+        failed: dict[str, str] = {}
+        problems = list(complete(problems, failed))
+        malformed = [
+            *malformed,
+            *(Malformed(task, f"its reference solution fails: {why}") for task, why in failed.items()),
+        ]
+    if not problems:
+        raise DataError(
+            f"benchmark {name!r}: {read.source} holds no usable problem. {'; '.join(map(str, malformed[:3]))}"
+        )
+    return replace(read, problems=problems, malformed=malformed)
 
 
 def embedded() -> Problems:

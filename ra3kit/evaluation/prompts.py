@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from ra3kit.errors import RecipeError, nearest
-from ra3kit.verify.problem import Problem
+from ra3kit.verify.problem import Problem, Streams
 
 Style = Literal["complete", "stub", "chat"]
 """complete: the problem's prompt as it is, the answer is its continuation.
@@ -77,8 +77,33 @@ def check_style(style: str) -> Style:
 
 def form_of(problem: Problem, style: Style) -> Form:
     """What an answer to this prompt is."""
-    form: Form = problem.meta.get("form", "module")
+    form = base_form(problem)
     return "function" if style == "stub" and form == "module" and stub(problem) else form
+
+
+def base_form(problem: Problem) -> Form:
+    """What an answer to the problem's own prompt is: what `meta` says, else read off the tests and the prompt."""
+    if "form" in problem.meta:
+        form: Form = problem.meta["form"]
+        return form
+    if isinstance(problem.tests, Streams):
+        return "program"
+    return "function" if _head_in_prompt(problem) else "module"
+
+
+def function_name(problem: Problem) -> str | None:
+    """The function or method that the tests call, where it is known."""
+    name = problem.meta.get("entry_point") or getattr(problem.tests, "entry_point", None)
+    return str(name).rpartition(".")[2] if name else None
+
+
+def _head_in_prompt(problem: Problem) -> re.Match[str] | None:
+    """Where the function that is asked for begins in the prompt; for a method, its class."""
+    name = function_name(problem)
+    if name is None:
+        return None
+    found = list(re.finditer(rf"^(?:class Solution\b|def {re.escape(name)}\b)", problem.prompt, re.MULTILINE))
+    return found[-1] if found else None
 
 
 def stops_of(problem: Problem, style: Style) -> tuple[str, ...]:
@@ -88,14 +113,14 @@ def stops_of(problem: Problem, style: Style) -> tuple[str, ...]:
 
 def prompt_text(problem: Problem, style: Style) -> str:
     """What stands before the answer in the program; for chat, the task as it is asked."""
-    if style == "stub" and problem.meta.get("form") == "module":
+    if style == "stub" and base_form(problem) == "module":
         return problem.prompt + stub(problem)
     return problem.prompt
 
 
 def stub(problem: Problem) -> str:
     """The head of the function that the tests call, taken from the reference solution; "" where it has none."""
-    name = problem.meta.get("entry_point")
+    name = function_name(problem)
     if name is None or problem.solution is None:
         return ""
     heads = [node for node in parse(problem.solution).body if isinstance(node, ast.FunctionDef) and node.name == name]
@@ -174,20 +199,15 @@ def code_block(text: str, name: str | None = None) -> str | None:
 
 def before_function(problem: Problem) -> str:
     """What a function's prompt has before the function itself: imports and helpers that a chat answer leaves out."""
-    name = problem.meta.get("entry_point")
-    if name is None or problem.meta.get("form") != "function":
-        return ""
-    method = str(name).rpartition(".")[2]
-    found = list(re.finditer(rf"^(?:class Solution\b|def {re.escape(method)}\b)", problem.prompt, re.MULTILINE))
-    return problem.prompt[: found[-1].start()] if found else ""
+    found = _head_in_prompt(problem) if base_form(problem) == "function" else None
+    return problem.prompt[: found.start()] if found else ""
 
 
 def program_of(problem: Problem, completion: str, style: Style) -> str:
     """The program that is judged, from an answer that was cut at its stop list."""
     if style != "chat":
         return prompt_text(problem, style) + completion
-    name = problem.meta.get("entry_point")
-    block = code_block(completion, str(name).rpartition(".")[2] if name else None)
+    block = code_block(completion, function_name(problem))
     return before_function(problem) + (completion if block is None else block)
 
 

@@ -52,6 +52,7 @@ class Samples:
         missing: tasks of the benchmark without a sample.
         unknown: task ids of the file that the benchmark does not have -> how many samples of each were left out.
         malformed: records that were left out.
+        unanswered: tasks whose prompt was too long for the model, answered with nothing.
         source: the file or folder.
     """
 
@@ -59,6 +60,7 @@ class Samples:
     missing: list[str] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
     malformed: list[Malformed] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
     source: str = ""
 
     def __len__(self) -> int:
@@ -68,7 +70,9 @@ class Samples:
         """What was left out, for a person."""
         lines = []
         if self.missing:
-            lines.append(f"{len(self.missing)} tasks have no sample and count as unsolved: {_some(self.missing)}")
+            lines.append(f"{len(self.missing)} tasks have no sample: {_some(self.missing)}")
+        if self.unanswered:
+            lines.append(f"{len(self.unanswered)} prompts were too long and got no answer: {_some(self.unanswered)}")
         if self.unknown:
             names = [f"{name!r}{nearest(name, known)}" for name in self.unknown]
             lines.append(f"{sum(self.unknown.values())} samples are of tasks not in the benchmark: {_some(names)}")

@@ -67,8 +67,10 @@ def reference(monkeypatch: pytest.MonkeyPatch) -> list[list[Problem]]:
     """Stands for running reference solutions: every call returns 42; what it was asked for."""
     asked: list[list[Problem]] = []
 
-    def complete(problems: Sequence[Problem]) -> list[Problem]:
+    def complete(problems: Sequence[Problem], failed: dict[str, str]) -> list[Problem]:
         asked.append(list(problems))
+        failed |= {p.id: "it raises" for p in problems if "raise" in str(p.solution)}
+        problems = [p for p in problems if p.id not in failed]
         return [replace(p, tests=replace(p.tests, expected=[42] * len(p.tests.inputs))) for p in problems]  # type: ignore[type-var, union-attr]
 
     module = ModuleType("ra3kit.verify.reference")
@@ -101,6 +103,15 @@ def test_plus_tests_are_calls_whose_values_come_from_the_reference(
     tests = problems[0].tests
     assert isinstance(tests, Calls)
     assert (list(tests.expected), tests.base, tests.exact) == ([42, 42, 42], 2, True)
+
+
+def test_a_task_whose_reference_fails_is_named_and_left_out(tmp_path: Path, reference: list[list[Problem]]) -> None:
+    bad = {**PLUS, "task_id": "HumanEval/1", "canonical_solution": "    raise ValueError\n"}
+    read = load("humaneval+", {"path": write(tmp_path / "h.jsonl", [PLUS, bad])})
+    assert [p.id for p in read.problems] == ["HumanEval/0"]
+    assert [str(m) for m in read.malformed] == ["HumanEval/1: its reference solution fails: it raises"]
+    with pytest.raises(DataError, match="no usable problem. HumanEval/1: its reference"):
+        load("humaneval+", {"path": write(tmp_path / "h.jsonl", [bad])})
 
 
 def test_special_oracles_go_by_entry_point(tmp_path: Path, reference: list[list[Problem]]) -> None:

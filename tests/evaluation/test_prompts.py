@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ra3kit.errors import RecipeError
 from ra3kit.evaluation import evalplus, prompts
 from ra3kit.evaluation.prompts import CHAT_STOPS, STOPS, code_block, cut, program_of, prompt_ids
 from ra3kit.testing.models import tiny_tokenizer
-from ra3kit.verify.problem import Asserts, Problem
+from ra3kit.verify.problem import Asserts, Calls, Problem, Streams
 
 FUNCTION = Problem(
     "t/0",
@@ -76,6 +77,14 @@ def test_a_stub_gives_the_head_and_its_answer_ends_like_a_function() -> None:
     assert prompts.stops_of(MODULE, "stub") == STOPS["function"]
     assert prompts.stops_of(MODULE, "complete") == STOPS["module"]
     ast.parse(program_of(MODULE, "    return x\n", "stub"))
+
+
+def test_the_form_is_read_off_prompt_and_tests_where_nothing_says_it() -> None:
+    for problem in (FUNCTION, MODULE, PROGRAM):
+        silent = replace(problem, meta={}, tests=Streams([], []) if problem is PROGRAM else Asserts("", "f"))
+        assert prompts.form_of(silent, "complete") == problem.meta["form"]
+    method = Problem("t/5", Calls("Solution().f", [], []), prompt="class Solution:\n    def f(self):\n")
+    assert prompts.form_of(method, "complete") == "function"
 
 
 def test_a_statement_is_a_docstring_whatever_it_holds() -> None:
