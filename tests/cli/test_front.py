@@ -59,7 +59,7 @@ def test_overview_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fitt"], "No verb 'fitt'. Did you mean 'fit'? Verbs: fit, ls, show, cp."),
+        (["fitt"], f"No verb 'fitt'. Did you mean 'fit'? Verbs: {', '.join(VERBS)}."),
         (["fit"], "the following arguments are required: --recipe. See: ra3kit fit --help"),
         (["fit", "--recipe", "x.yaml", "--data.path=y"], "Overrides are written without dashes: data.path=y"),
         (["fit", "--recipe", "x.yaml", "--wrong"], "unrecognized arguments: --wrong. See: ra3kit fit --help"),
