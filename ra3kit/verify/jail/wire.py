@@ -22,7 +22,8 @@ PLAIN, TREE = b"V", b"X"
 MAX_DEPTH = 200
 MAX_DECIMAL_DIGITS = 10_000
 
-_SCALARS = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
+_SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis)})
+_CONTAINED = frozenset({list, tuple, set, frozenset, dict})
 
 
 class WireError(ValueError):
@@ -58,19 +59,22 @@ def encode(value: Any, export: Export = _keep_nothing) -> tuple[bytes, bytes]:
         payload = marshal.dumps(value, VERSION)
     except ValueError:  # a type marshal doesn't know, or too deep
         return TREE, marshal.dumps(_tree(value, 0, export), VERSION)
-    # marshal writes whatever has a buffer, numpy's scalars among them, as if it were bytes
-    if b"s" in payload and not _is_plain(value):
+    # marshal writes whatever has a buffer as if it were bytes. That matters for numpy's, which equal plain numbers
+    if b"s" in payload and "numpy" in sys.modules and not _is_plain(value):
         return TREE, marshal.dumps(_tree(value, 0, export), VERSION)
     return PLAIN, payload
 
 
 def _is_plain(value: Any) -> bool:
     kind = type(value)
-    if kind in _SCALARS:
-        return True
     if kind is dict:
-        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
-    return kind in (list, tuple, set, frozenset) and all(map(_is_plain, value))
+        return _all_plain(value) and _all_plain(value.values())
+    return kind in _SCALARS or (kind in _CONTAINED and _all_plain(value))
+
+
+def _all_plain(items: Iterable[Any]) -> bool:
+    kinds = set(map(type, items))  # most containers hold scalars only, and this is fast
+    return kinds <= _SCALARS or (kinds <= _CONTAINED | _SCALARS and all(map(_is_plain, items)))
 
 
 def _tree(value: Any, depth: int, export: Export) -> Any:
