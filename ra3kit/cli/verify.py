@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unordered", action="store_true", help="verdicts as they come, told apart by their id")
     parser.add_argument("--stop-early", action="store_true", help="stop at a program's first failing test")
     parser.add_argument("--workers", type=int, metavar="N", help="programs at a time (default: processors)")
-    parser.add_argument("--time-limit", type=float, default=Limits.time, metavar="S", help="CPU seconds, where not given")
+    parser.add_argument(
+        "--time-limit", type=float, default=Limits.time, metavar="S", help="CPU seconds, where not given"
+    )
     parser.add_argument("--memory-limit", type=int, default=Limits.memory, metavar="MIB", help="MiB, where not given")
     parser.add_argument("--package", action="append", default=[], metavar="NAME", help="importable besides numpy")
     add_isolation(parser)
@@ -71,7 +73,11 @@ def run(args: argparse.Namespace) -> int:
         ("numpy", *args.package),
     )
     try:
-        source = open(args.file, encoding="utf-8", errors="surrogateescape") if args.file else sys.stdin
+        if args.file:
+            source = open(args.file, encoding="utf-8", errors="surrogateescape")
+        else:
+            source = sys.stdin
+            sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     except OSError as error:
         raise DataError(f"{args.file}: {error.strerror}") from error
     with source:
@@ -96,6 +102,12 @@ async def stream(
     async with verifier:
         room = asyncio.Semaphore(verifier.workers * _AHEAD)
         running: set[asyncio.Task[None]] = set()
+        failures: list[BaseException] = []
+
+        def ended(task: asyncio.Task[None]) -> None:
+            running.discard(task)
+            if not task.cancelled() and (failure := task.exception()) is not None:
+                failures.append(failure)
 
         async def one(position: int, line: str) -> None:
             try:
@@ -106,16 +118,17 @@ async def stream(
         position = 0
         lines = _lines(source)
         await room.acquire()
-        while (line := await lines.get()) is not None:
+        while not failures and (line := await lines.get()) is not None:
             if not line.strip():
                 continue
             task = asyncio.create_task(one(position, line))
             running.add(task)
-            task.add_done_callback(running.discard)
+            task.add_done_callback(ended)
             position += 1
             await room.acquire()
-        for task in list(running):
-            await task
+        await asyncio.gather(*running)
+        if failures:  # the reader of the verdicts has gone away
+            raise failures[0]
     return counts
 
 
@@ -127,9 +140,7 @@ async def _judge(verifier: Verifier, line: str, number: int, defaults: Limits) -
     return submission.id, await verifier.verify(submission.program, submission.problem)
 
 
-def _writer(
-    target: TextIO, ordered: bool, counts: collections.Counter[str]
-) -> Callable[[int, Any, Verdict], None]:
+def _writer(target: TextIO, ordered: bool, counts: collections.Counter[str]) -> Callable[[int, Any, Verdict], None]:
     waiting: dict[int, str] = {}
     following = 0
 

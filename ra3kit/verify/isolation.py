@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import secrets
 import shutil
 import sys
 import sysconfig
@@ -20,6 +21,10 @@ Isolation = Literal["auto", "landlock", "bubblewrap", "none"]
 none: no walls at all, for code you trust; recorded in every verdict."""
 
 JAIL = Path(__file__).parent / "jail"
+
+OPTIONS = ("-P", "-s", "-S")
+"""Of a server's interpreter: nothing installed is found, no folder is searched but the standard library's. Not -E or -I,
+which would ignore PYTHONHASHSEED; its whole environment is ours."""
 
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 _FILES = ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom")
@@ -86,6 +91,7 @@ def command(control: int, view: Readable, isolation: Isolation, namespaces: bool
 
     config = {
         "control": control,
+        "serial": secrets.randbelow(1 << 30),
         "paths": view.paths,
         "listed": view.listed,
         "packages": view.packages,
@@ -94,7 +100,7 @@ def command(control: int, view: Readable, isolation: Isolation, namespaces: bool
         "namespaces": namespaces and isolation == "landlock",
         "unconfined": isolation == "none",
     }
-    server = [_interpreter(), "-I", "-S", "-E", str(JAIL), json.dumps(config)]
+    server = [_interpreter(), *OPTIONS, str(JAIL), json.dumps(config)]
     return _bubblewrap(view) + server if isolation == "bubblewrap" else server
 
 

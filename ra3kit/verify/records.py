@@ -96,7 +96,8 @@ def _tests(record: Mapping[str, Any]) -> Tests:
     inputs = record["inputs"]
     given = [key for key in ("expected", "outputs") if record.get(key) is not None]
     if len(given) != 1:
-        raise RecordError(f"'inputs' need 'expected' or 'outputs', this has {' and '.join(given) or 'neither'}")
+        found = " and ".join(map(repr, given)) or "neither"
+        raise RecordError(f"'inputs' need 'expected' or 'outputs', one of them; this has {found}")
     outputs = record[given[0]]
     for key, value in (("inputs", inputs), (given[0], outputs)):
         if not isinstance(value, list):

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,8 +73,8 @@ def _wants(problem: Problem) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where answers are kept: `$XDG_CACHE_HOME/ra3kit/expected`, by default below `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ra3kit" / "expected"
+    """Where answers are kept: `expected/` in `RA3KIT_CACHE`, or in `~/.cache/ra3kit`."""
+    return Path(os.environ.get("RA3KIT_CACHE") or Path.home() / ".cache" / "ra3kit") / "expected"
 
 
 @dataclass(frozen=True)
@@ -167,10 +168,13 @@ def _recorded(report: dict[str, Any] | None, seconds: float) -> _Answer:
 
 def _keep(path: Path, answer: _Answer) -> None:
     """Values read by our own decoder are written again in a form that is read fast."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(b"%.6f\n" % answer.seconds + b"".join(wire.encode(answer.value)))
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(b"%.6f\n" % answer.seconds + b"".join(wire.encode(answer.value)))
+        temporary.replace(path)
+    except OSError as error:
+        warnings.warn(f"expected values are not cached: {error}. Set RA3KIT_CACHE to a writable folder.", stacklevel=2)
 
 
 def _recall(data: bytes) -> _Answer:

@@ -354,7 +354,9 @@ class _Prepared:
             self.whole = None not in self.expected
             self.tests = sent
             # where the reference differs from itself its bytes stand in no frame
-            unclear = wire.encode([value for value, frame in zip(tests.expected, self.expected, strict=True) if not frame])
+            unclear = wire.encode(
+                [value for value, frame in zip(tests.expected, self.expected, strict=True) if not frame]
+            )
             contents = [sent, self.golden, *unclear]
         elif isinstance(tests, Asserts):
             self.tests = asserts_payload(tests)
@@ -431,9 +433,7 @@ def _program_job(kind: Any, files: Sequence[bytes | int], prepared: _Prepared, e
 _WORN_OUT = {"right": [], "failure": {"error": "the answer could not be compared within the referee's limits"}}
 
 
-async def _referee(
-    sandbox: Sandbox, kind: Any, value: Any, worn_out: dict[str, Any] = _WORN_OUT
-) -> dict[str, Any]:
+async def _referee(sandbox: Sandbox, kind: Any, value: Any, worn_out: dict[str, Any] = _WORN_OUT) -> dict[str, Any]:
     """Ask a referee. A referee that a hostile answer wore out says the answer is wrong."""
     payload = b"".join(wire.encode(value))
     job = Job(kind, [payload], REFEREE_SECONDS, REFEREE_MEMORY + 4 * len(payload), _REPORT_BYTES, trusted=True)
@@ -558,18 +558,16 @@ def _conclude(found: Sequence[frames.Frame], answers: _Answers, tests: Calls, en
     wrong = next((index for index in range(total) if not answers.right.get(index, False)), None)
     if wrong is None:
         return Verdict("pass", "", passed, total, _base(tests, None), {}, ended.seconds)
-    if wrong in answers.right:
-        status: Status = answers.status.get(wrong, "fail")
-        reason = {
-            "timeout": f"test {wrong}: out of the call's CPU time",
-            "memory": f"test {wrong}: out of memory",
-        }.get(
-            status, f"test {wrong}: wrong answer" if "got" in answers.failure.get(wrong, {}) else f"test {wrong}: error"
-        )
-    else:
+    shown = answers.failure.get(wrong, {})
+    if wrong not in answers.right:
         status, reason = _end_status(ended)
-        reason = f"test {wrong}: {reason}"
-    failure = {"test": wrong, "input": compare.short(tests.inputs[wrong]), **answers.failure.get(wrong, {})}
+    else:
+        status = answers.status.get(wrong, "fail")
+        reason = {"timeout": "out of the call's CPU time", "memory": "out of memory"}.get(status, "wrong answer")
+        if "got" not in shown:
+            reason = shown.get("error", reason)
+    reason = f"test {wrong}: {reason}"
+    failure = {"test": wrong, "input": compare.short(tests.inputs[wrong]), **shown}
     failure.setdefault("expected", compare.short(tests.expected[wrong]))
     base_count = total if tests.base is None else tests.base
     base: Status | None = status if wrong < base_count else "pass"
@@ -599,9 +597,7 @@ class _Progress:
                 self.differs.set()
 
 
-async def _run_early(
-    sandbox: Sandbox, job: Job, prepared: _Prepared, tests: Calls, answers: _Answers
-) -> Ended:
+async def _run_early(sandbox: Sandbox, job: Job, prepared: _Prepared, tests: Calls, answers: _Answers) -> Ended:
     """Run the calls, and end them as soon as an answer is known to be wrong."""
     progress = _Progress(prepared.golden)
     stop = asyncio.Event()
@@ -647,9 +643,7 @@ async def _judge_asserts(sandbox: Sandbox, source: bytes, prepared: _Prepared) -
     return verdict
 
 
-async def _judge_recorded(
-    sandbox: Sandbox, source: bytes, prepared: _Prepared, recorded: _Prepared
-) -> Verdict | None:
+async def _judge_recorded(sandbox: Sandbox, source: bytes, prepared: _Prepared, recorded: _Prepared) -> Verdict | None:
     """None: the record can't tell."""
     job = _program_job("calls", [source, recorded.tests_file()], recorded)
     job.digests = True

@@ -1,4 +1,4 @@
-"""Started by the judge: `python -I -S -E .../verify/jail CONFIG`, CONFIG a JSON object (see `server.main`)."""
+"""Started by the judge: `python -P -s -S .../verify/jail CONFIG`, CONFIG a JSON object (see `server.main`)."""
 
 import json
 import os
@@ -13,7 +13,7 @@ if resource.getrlimit(resource.RLIMIT_STACK)[0] not in (STACK, resource.RLIM_INF
     size = STACK if hard == resource.RLIM_INFINITY else min(STACK, hard)
     if resource.getrlimit(resource.RLIMIT_STACK)[0] < size:
         resource.setrlimit(resource.RLIMIT_STACK, (size, hard))
-        os.execve(sys.executable, [sys.executable, "-I", "-S", "-E", *sys.argv], os.environ)
+        os.execve(sys.executable, [sys.executable, "-P", "-s", "-S", *sys.argv], os.environ)
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 

@@ -5,6 +5,7 @@ Runs in the referee, a confined process of its own: what it is given to compare 
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -34,7 +35,9 @@ def accepts(got: Any, expected: Any, arguments: Sequence[Any], atol: float, orac
 
 def same(got: Any, expected: Any, atol: float) -> bool:
     """Equal, or equal up to floats within tolerance at the same places of the same structure."""
-    if _truth(got == expected):
+    if hasattr(got, "shape") or hasattr(expected, "shape"):
+        return _same_arrays(got, expected, atol)
+    if got == expected:
         return True
     if type(got) is not type(expected):
         return False
@@ -43,19 +46,22 @@ def same(got: Any, expected: Any, atol: float) -> bool:
     if isinstance(expected, dict):
         return got.keys() == expected.keys() and all(same(got[key], e, atol) for key, e in expected.items())
     if isinstance(expected, (float, complex)):
-        return abs(got - expected) <= atol + RTOL * abs(expected)
-    if type(expected).__module__ == "numpy":
-        import numpy
-
-        return numpy.shape(got) == numpy.shape(expected) and bool(numpy.allclose(got, expected, RTOL, atol))
+        # an infinity is near nothing but itself, and inf <= inf would say otherwise
+        return cmath.isfinite(got) and cmath.isfinite(expected) and abs(got - expected) <= atol + RTOL * abs(expected)
     return False
 
 
-def _truth(equal: Any) -> bool:
-    """`==` of numpy arrays is an array."""
-    if type(equal).__module__ == "numpy":
-        return bool(equal.all())
-    return bool(equal)
+def _same_arrays(got: Any, expected: Any, atol: float) -> bool:
+    """numpy's scalars equal plain numbers; arrays must have the same shape, and be arrays both."""
+    import numpy
+
+    if numpy.ndim(got) == numpy.ndim(expected) == 0:
+        return bool(got == expected) or (
+            type(got) is type(expected) and bool(numpy.allclose(got, expected, RTOL, atol))
+        )
+    if type(got) is not type(expected) or got.shape != expected.shape:
+        return False
+    return bool(numpy.array_equal(got, expected)) or bool(numpy.allclose(got, expected, RTOL, atol))
 
 
 def jsonlike(value: Any) -> Any:

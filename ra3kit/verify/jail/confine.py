@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from . import kernel, seccomp
 
 _OPEN_FILES = 64
-_UID_BASES = (2_000_000_000, 60_000)
+_UIDS = ((2_000_000_000, 100_000_000), (60_000, 5_000))  # first, how many; the second for containers that map 65,536
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,16 @@ class Cage:
     address_space: int
 
 
-def own_uid(readable: str) -> int | None:
-    """A user id that nobody else has, if we may take one and can still read the standard library with it."""
+def own_uid(serial: int, readable: str) -> int | None:
+    """A user id that nobody else has, if we may take one and can still read the standard library with it.
+
+    Args:
+        serial: differs between servers, so that one's programs don't count against another's limits.
+    """
     if os.getuid() != 0:
         return None
-    for base in _UID_BASES:
-        uid = base + os.getppid() % 4_000
+    for first, count in _UIDS:
+        uid = first + 2 * (serial % (count // 2))  # the next one is the referee's
         pid = os.fork()
         if pid == 0:
             try:
@@ -71,7 +75,7 @@ def apply(cage: Cage, seconds: float, memory: int, threads: int, others: int, re
     """
     os.setsid()
     if cage.uid is not None:
-        _become(cage.uid + 4_000 if referee else cage.uid)
+        _become(cage.uid + 1 if referee else cage.uid)
     else:
         _drop_capabilities()
     # after the change of user, which clears it: die with the server

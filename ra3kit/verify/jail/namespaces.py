@@ -32,8 +32,11 @@ def enter() -> None:
 
 def _map_ids(user: int, group: int) -> None:
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+        try:
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+        except OSError as error:
+            raise OSError(error.errno, f"{name}: {error.strerror}") from error
 
 
 def change_root(paths: Sequence[str]) -> None:

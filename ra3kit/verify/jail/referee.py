@@ -177,7 +177,13 @@ class Link:
             sent = wire.encode(list(arguments), _refuse)
         except TestsError:
             sent = (b"", b"")
-        if what != "call" or keywords or not sent[0] or len(self.names) != 1 or frame.kind not in (wire.PLAIN, wire.TREE):
+        if (
+            what != "call"
+            or keywords
+            or not sent[0]
+            or len(self.names) != 1
+            or frame.kind not in (wire.PLAIN, wire.TREE)
+        ):
             self.record = None
         else:
             self.record.append((*sent, *frame))
@@ -212,7 +218,6 @@ class Link:
         if frame.kind in (frames.MEMORY, frames.CALL_TIME):
             raise ProgramGone("memory" if frame.kind == frames.MEMORY else "time")
         raise ProgramGone("nonsense", f"frame {frame.kind!r}")
-
 
     def _remote(self, value: wire.Opaque) -> Remote:
         return Remote(self, value.number)

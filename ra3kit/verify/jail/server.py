@@ -57,7 +57,7 @@ def main(config: dict[str, Any]) -> None:
     """Set up, tell the judge what holds here, serve until it hangs up.
 
     Args:
-        config: "control" (descriptor), "paths" whose contents may be read and "listed" whose names may, "packages"
+        config: "control" (descriptor), "serial" (a number of its own), "paths" whose contents may be read and "listed" whose names may, "packages"
             (module -> parent folder), and bools: "preload" (import the packages now), "landlock", "namespaces",
             "unconfined".
     """
@@ -184,7 +184,7 @@ def _prepare(config: dict[str, Any], walls: dict[str, Any], statm: int | None) -
                 walls["landlock version"] = kernel.landlock_abi()
             except OSError as error:
                 walls["landlock"] = str(error)
-        uid = confine.own_uid(os.__file__)
+        uid = confine.own_uid(config["serial"], os.__file__)
     walls["uid"] = uid
     walls["threads"] = counted = uid is not None or os.getuid() != 0
     return confine.Cage(ruleset, filters, uid, counted, _address_space(statm))
