@@ -155,8 +155,10 @@ class PassAtK(Callback):
             # the others wait here
             logged |= trainer.strategy.broadcast(values)
         log_scalars(trainer, logged)
+        several = trainer.world_size > 1
         for tag, value in logged.items():  # for progress and for callbacks that watch a metric
-            pl_module.log(tag, value, logger=False, prog_bar="/pass@" in tag and tag[-1].isdigit(), batch_size=1)
+            bar = "/pass@" in tag and tag[-1].isdigit()
+            pl_module.log(tag, value, logger=False, prog_bar=bar, sync_dist=several, batch_size=1)
         return logged
 
     def _sample(self, policy: BasePolicy, progress: bool) -> Samples:
