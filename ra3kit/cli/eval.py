@@ -231,12 +231,9 @@ def _sample_and_judge(asked: Asked, args: argparse.Namespace) -> int:
         return 130
     settings = {
         "benchmark": {"name": asked.benchmark, "source": found.source, **asked.options, "limit": plan.limit},
-        "model": {
-            "name": asked.model,
-            "weights": identity["weights"],
-            "dtype": identity["dtype"],
-            "device": str(model.device),
-        },
+        "model": {"name": asked.model, "weights": identity["weights"]},
+        "dtype": identity["dtype"],
+        "device": str(model.device),
         "sampling": asdict(sampling),
         "stops": identity["stops"],
         "extraction": _extraction(sampling),
@@ -262,19 +259,32 @@ def _judge_only(asked: Asked, args: argparse.Namespace) -> int:
     require_all(samples, found.problems, plan.missing)
     check_ks(plan.k, min(map(len, samples.of.values())))
     folder = _new_folder(asked.benchmark, args.out)
-    asked.model = f"samples of {args.samples}"
+    drawn = _how_drawn(Path(args.samples))
+    asked.model = str(drawn.pop("model", f"samples of {args.samples}"))
+    digest = _digest([row.solution for rows in samples.of.values() for row in rows])
     settings = {
         "benchmark": {"name": asked.benchmark, "source": found.source, **asked.options, "limit": plan.limit},
-        "samples": {
-            "source": samples.source,
-            "digest": _digest([row.solution for rows in samples.of.values() for row in rows]),
-        },
+        "model": {"name": asked.model, "samples": samples.source, "digest": digest},
         "extraction": "solutions as they are; completions joined to the prompt",
+        **drawn,
     }
     print(f"{'samples':<11} {samples.source}: {len(samples)} for {len(samples.of)} tasks")
     print(f"{'benchmark':<11} {asked.benchmark}, {len(found.problems)} tasks ({found.source})")
     print(f"{'folder':<11} {folder}", flush=True)
     return _judge_and_report(asked, plan, found, samples, settings, folder)
+
+
+def _how_drawn(path: Path) -> dict[str, Any]:
+    """What is known of samples that this verb drew itself, from the settings beside them."""
+    from ra3kit.evaluation.sampling import SETTINGS, Sampling, read_settings
+
+    folder = path if path.is_dir() else path.parent
+    if not (folder / SETTINGS).is_file():
+        return {}
+    identity = read_settings(folder).get("identity", {})
+    sampling = Sampling(**identity["sampling"]) if "sampling" in identity else None
+    known = {key: identity[key] for key in ("model", "dtype", "sampling", "stops") if key in identity}
+    return known | ({"extraction": _extraction(sampling)} if sampling is not None else {})
 
 
 def _judge_and_report(

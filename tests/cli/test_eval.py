@@ -88,6 +88,20 @@ def test_reference_solutions_of_the_kit_pass_from_a_file(capsys: pytest.CaptureF
     assert len(Path("scored/samples.jsonl").read_text().splitlines()) == 2 * len(problems)
 
 
+def test_judging_again_keeps_what_is_known_of_the_samples(run_folder: Path) -> None:
+    settings = ["n=2", "temperature=1", "seed=3", *SMALL]
+    assert main(["eval", "--model", str(run_folder), "--benchmark", "ra3kit", *settings, "--out", "first"]) == 0
+    for source in ("first", "first/samples.jsonl"):
+        out = "again-" + Path(source).name
+        assert main(["eval", "--from", source, "--benchmark", "ra3kit", "limit=4", "--out", out]) == 0
+        first, again = (json.loads(Path(folder, "results.json").read_text()) for folder in ("first", out))
+        assert again["outcomes"] == first["outcomes"]
+        assert again["model"] == first["model"] == str(run_folder)
+        for key in ("stops", "dtype", "extraction"):
+            assert again["settings"][key] == first["settings"][key]
+        assert again["settings"]["sampling"].items() <= first["settings"]["sampling"].items()
+
+
 def test_an_interrupted_evaluation_goes_on_where_it_was(
     run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
