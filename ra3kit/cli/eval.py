@@ -224,11 +224,6 @@ def _sample_and_judge(asked: Asked, args: argparse.Namespace) -> int:
     }
     begin(folder, identity, asdict(asked))
     print(_opening(asked, found, sampling, folder, tokenizer.convert_ids_to_tokens(first[:8])), flush=True)
-    try:
-        drawn = sample(model, tokenizer, problems, sampling, folder)
-    except KeyboardInterrupt:
-        print(f"interrupted; go on with: ra3kit eval --resume {folder}", file=sys.stderr)
-        return 130
     settings = {
         "benchmark": {"name": asked.benchmark, "source": found.source, **asked.options, "limit": plan.limit},
         "model": {"name": asked.model, "weights": identity["weights"]},
@@ -239,9 +234,14 @@ def _sample_and_judge(asked: Asked, args: argparse.Namespace) -> int:
         "extraction": _extraction(sampling),
         "first prompt begins with": tokenizer.convert_ids_to_tokens(first[:8]),
     }
-    del model
-    samples = Samples(of=drawn, unanswered=too_long, source=str(folder))
-    return _judge_and_report(asked, plan, found, samples, settings, folder)
+    try:
+        drawn = sample(model, tokenizer, problems, sampling, folder)
+        del model  # its memory is not needed to judge
+        samples = Samples(of=drawn, unanswered=too_long, source=str(folder))
+        return _judge_and_report(asked, plan, found, samples, settings, folder)
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with: ra3kit eval --resume {folder}", file=sys.stderr)
+        return 130
 
 
 def _judge_only(asked: Asked, args: argparse.Namespace) -> int:

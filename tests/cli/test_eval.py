@@ -140,6 +140,22 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
     assert json.loads(Path("other/results.json").read_text())["k"] == [1, 2]
 
 
+def test_an_evaluation_interrupted_while_judging_is_judged_on_resume(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ra3kit.evaluation.score.verify_all", interrupted)
+        assert main(["eval", "--model", str(run_folder), "--benchmark", "ra3kit", *SMALL, "--out", "a"]) == 130
+    assert "ra3kit eval --resume a" in capsys.readouterr().err
+    before = lines_of(Path("a"))
+    monkeypatch.setattr(sampling, "finished", interrupted)  # nothing is drawn again
+    assert main(["eval", "--resume", "a"]) == 0
+    assert lines_of(Path("a")) == before
+
+
 def test_other_weights_are_not_resumed_into(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(run_folder, "model-run")
     assert main(["eval", "--model", "model-run", "--benchmark", "ra3kit", *SMALL, "--out", "a"]) == 0
