@@ -1,8 +1,8 @@
 """Judge programs: one JSON record a line in, one JSON verdict a line out, as soon as it is known.
 
-A record holds a program (`solution`, or `prompt` and `completion`) and its tests: `test` with `entry_point`, or `inputs`
-with `expected` and `entry_point`, or `inputs` with `outputs` for standard input and output; `time_limit` (CPU seconds) and
-`memory_limit` (MiB) if it likes. Programs run in a sandbox. The exit code is 0 whatever they do.
+A record holds a program (`solution`, or `prompt` and `completion`) and its tests: `test` with `entry_point`, or
+`inputs` with `expected` and `entry_point`, or `inputs` with `outputs` for standard input and output; `time_limit`
+(CPU seconds) and `memory_limit` (MiB) if it likes. Programs run in a sandbox. The exit code is 0 whatever they do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ra3kit.verify.verifier import Verifier
 EXAMPLES = """examples:
   ra3kit verify programs.jsonl > verdicts.jsonl
   producer | ra3kit verify --unordered | consumer       # a stream: no file named
-  echo '{"id": 1, "solution": "def f(x): return 2 * x", "entry_point": "f", "inputs": [[3]], "expected": [6]}' | ra3kit verify
+  echo '{"solution": "def f(x): return 2 * x", "entry_point": "f", "inputs": [[3]], "expected": [6]}' | ra3kit verify
 """
 
 _AHEAD = 4
@@ -72,18 +72,20 @@ def run(args: argparse.Namespace) -> int:
         args.stop_early,
         ("numpy", *args.package),
     )
-    try:
-        if args.file:
-            source = open(args.file, encoding="utf-8", errors="surrogateescape")
-        else:
-            source = sys.stdin
-            sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    except OSError as error:
-        raise DataError(f"{args.file}: {error.strerror}") from error
-    with source:
+    with _source(args.file) as source:
         counts = asyncio.run(stream(source, sys.stdout, verifier, defaults, not args.unordered))
     print(summary(counts, verifier), file=sys.stderr)
     return 0
+
+
+def _source(file: str | None) -> TextIO:
+    if file is None:
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+        return sys.stdin
+    try:
+        return open(file, encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}") from error
 
 
 def summary(counts: collections.Counter[str], verifier: Verifier) -> str:

@@ -23,8 +23,8 @@ none: no walls at all, for code you trust; recorded in every verdict."""
 JAIL = Path(__file__).parent / "jail"
 
 OPTIONS = ("-P", "-s", "-S")
-"""Of a server's interpreter: nothing installed is found, no folder is searched but the standard library's. Not -E or -I,
-which would ignore PYTHONHASHSEED; its whole environment is ours."""
+"""Of a server's interpreter: nothing installed is found, no folder is searched but the standard library's. Not -E or
+-I, which would ignore PYTHONHASHSEED; its whole environment is ours."""
 
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 _FILES = ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom")
@@ -100,8 +100,13 @@ def command(control: int, view: Readable, isolation: Isolation, namespaces: bool
         "namespaces": namespaces and isolation == "landlock",
         "unconfined": isolation == "none",
     }
-    server = [_interpreter(), *OPTIONS, str(JAIL), json.dumps(config)]
+    server = [_interpreter(), *OPTIONS, str(JAIL), json.dumps(config), owner()]
     return _bubblewrap(view) + server if isolation == "bubblewrap" else server
+
+
+def owner() -> str:
+    """A word on every server's command line: whose it is, for those who look for left-over processes."""
+    return f"ra3kit:{os.getpid()}"
 
 
 def _interpreter() -> str:
@@ -159,7 +164,7 @@ def refusal(reasons: dict[str, str]) -> NoSandbox:
     said = ", ".join(f"{wall} {shorten(why)}" for wall, why in reasons.items())
     return NoSandbox(
         f"No sandbox: {said} (kernel {platform.release()}). Install bubblewrap, or use a kernel >= 5.13 with Landlock "
-        "switched on. Nothing was run. isolation='none' (--unsandboxed) runs programs without any wall, for code you trust."
+        "switched on. Nothing was run. (isolation='none', --unsandboxed, runs programs you trust without any wall.)"
     )
 
 

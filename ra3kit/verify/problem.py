@@ -68,8 +68,9 @@ class Asserts:
         code: the tests. With `entry_point`, they define `check(candidate)`.
         entry_point: function that is passed to `check`; None: `code` is plain assertions that name what they test.
         setup: trusted code that runs first in the tests' process (imports, helper functions of the prompt).
-        recorded: the calls the tests make of a right program, and its answers (`ra3kit.verify.reference.complete`). Tests are
-            deterministic, so a program that gives the same bytes passes; for any other the tests themselves are run.
+        recorded: the calls the tests make of a right program, and its answers (`ra3kit.verify.reference.complete`).
+            Tests are deterministic, so a program that gives the same bytes passes; for any other the tests themselves
+            are run.
     """
 
     code: str

@@ -12,10 +12,27 @@ from ra3kit.errors import DataError, nearest
 from ra3kit.verify.problem import Asserts, Calls, Limits, Problem, Streams, Tests, Verdict
 
 FIELDS = (
-    "id task_id prompt completion solution test test_list test_setup_code test_imports entry_point fn_name inputs expected "
-    "outputs checker atol time_limit memory_limit"
-).split()
+    "id",
+    "task_id",
+    "prompt",
+    "completion",
+    "solution",
+    "test",
+    "test_list",
+    "test_setup_code",
+    "test_imports",
+    "entry_point",
+    "fn_name",
+    "inputs",
+    "expected",
+    "outputs",
+    "checker",
+    "atol",
+    "time_limit",
+    "memory_limit",
+)
 
+DEFAULTS = Limits()
 MOST_SECONDS = 3600.0
 _FORMS = (
     "`test` with `entry_point` (or plain assertions, or `test_list`), `inputs` with `expected` and `entry_point`, or "
@@ -36,7 +53,7 @@ class Submission:
     problem: Problem
 
 
-def parse(line: str, number: int, defaults: Limits = Limits()) -> Submission:
+def parse(line: str, number: int, defaults: Limits = DEFAULTS) -> Submission:
     """A submission from a line of JSON.
 
     Args:

@@ -37,11 +37,12 @@ def complete(
 ) -> list[Problem]:
     """Problems with what their `solution` answers.
 
-    `Calls` get their expected values and limits by the time the solution takes; `Asserts` get the record of the calls they
-    make of it. Problems that have these already, or no solution, are returned as they are.
+    `Calls` get their expected values and limits by the time the solution takes; `Asserts` get the record of the calls
+    they make of it. Problems that have these already, or no solution, are returned as they are.
 
     Args:
-        failed: collects the problems whose solution fails (id -> reason), which are then left out. None: they are an error.
+        failed: collects the problems whose solution fails (id -> reason), which are then left out. None: they are an
+            error.
         isolation: as for `Verifier`.
         on_done: called after each solution that had to be run.
 

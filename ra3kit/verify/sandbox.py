@@ -208,11 +208,12 @@ class Sandbox:
         fresh = iter(mine)
         files = [item if isinstance(item, int) else next(fresh) for item in job.files]
         descriptors = [writing, *files, *([channel] if channel is not None else [])]
+        wall = 3 * job.seconds + 2
         header = {
             "job": number,
             "kind": job.kind,
             "seconds": job.seconds,
-            "wall": 3 * job.seconds + 2,
+            "wall": wall,
             "memory": job.memory,
             "threads": job.threads,
             "trusted": job.trusted,
@@ -234,7 +235,7 @@ class Sandbox:
                 os.close(descriptor)
         collector = _Collector(reading, job.output, self._loop, lambda: self._kill(number), on_data)
         try:
-            end = await asyncio.wait_for(asyncio.shield(future), header["wall"] + GRACE_SECONDS)
+            end = await asyncio.wait_for(asyncio.shield(future), wall + GRACE_SECONDS)
         except TimeoutError:
             self.process.kill()
             raise SandboxLost("the fork server stopped answering") from None

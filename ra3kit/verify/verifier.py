@@ -74,6 +74,7 @@ class Verifier:
         self._packages = [name.encode() for name in self.view.packages]
         self._backend: Isolation | None = None
         self.label = ""
+        self.walls: dict[str, Any] = {}
 
     async def __aenter__(self) -> Verifier:
         """Raises NoSandbox when no isolation holds; then nothing is run."""
@@ -101,7 +102,7 @@ class Verifier:
             sandbox, self._backend = await first_that_holds(self.view, self.isolation, self.namespaces)
         else:
             sandbox = await Sandbox.start(self.view, self._backend, self.namespaces, preload)
-        self.label = sandbox.label
+        self.label, self.walls = sandbox.label, sandbox.walls
         slot.servers[preload] = sandbox
         return sandbox
 
@@ -175,8 +176,8 @@ class Verifier:
         """Verdicts in the order of `pairs`; `on_done(index, verdict)` as each is known.
 
         Args:
-            deadline: seconds for the whole batch. What isn't judged by then is ended and reported as `internal`: it was not
-                proved wrong.
+            deadline: seconds for the whole batch. What isn't judged by then is ended and reported as `internal`: it
+                was not proved wrong.
         """
         results: list[Verdict | None] = [None] * len(pairs)
         waiting = iter(range(len(pairs)))
@@ -345,6 +346,7 @@ class _Prepared:
         self.users = 0
         self.file: int | None = None
         self.recorded: _Prepared | None = None
+        self.digest = b""
         tests = problem.tests
         if isinstance(tests, Calls):
             self.expected = [_golden(tests, index) for index in range(len(tests.inputs))]
@@ -471,7 +473,8 @@ class _Answers:
 
 
 async def _judge_calls(sandbox: Sandbox, source: bytes, prepared: _Prepared, tests: Calls, early: bool) -> Verdict:
-    """Long answers come as digests at first; if one of them isn't the right one, the program runs again and shows it."""
+    """Long answers come as digests at first; if one of them isn't the right one, the program runs again and shows
+    it."""
     try:
         return await _judge_calls_once(sandbox, source, prepared, tests, early, True)
     except _DigestDiffers as first:
@@ -634,7 +637,8 @@ async def _stopped(running: asyncio.Task[Ended], progress: _Progress) -> Ended:
 
 
 async def _judge_asserts(sandbox: Sandbox, source: bytes, prepared: _Prepared) -> Verdict:
-    """On a record if there is one: right by its bytes, or a replay to the tests; else the tests and the program together."""
+    """On a record if there is one: right by its bytes, or a replay to the tests; else the tests and the program
+    together."""
     if prepared.recorded is None:
         return await _judge_live(sandbox, source, prepared)
     verdict = await _judge_recorded(sandbox, source, prepared, prepared.recorded)
@@ -645,6 +649,9 @@ async def _judge_asserts(sandbox: Sandbox, source: bytes, prepared: _Prepared) -
 
 async def _judge_recorded(sandbox: Sandbox, source: bytes, prepared: _Prepared, recorded: _Prepared) -> Verdict | None:
     """None: the record can't tell."""
+    tests, calls = prepared.problem.tests, recorded.problem.tests
+    assert isinstance(tests, Asserts)
+    assert isinstance(calls, Calls)
     job = _program_job("calls", [source, recorded.tests_file()], recorded)
     job.digests = True
     ended = await sandbox.run(job)
@@ -652,11 +659,7 @@ async def _judge_recorded(sandbox: Sandbox, source: bytes, prepared: _Prepared, 
         return Verdict("pass", "", 1, 1, None, {}, ended.seconds)
     found, _ = frames.unpack(ended.data)
     if len(found) == 1 and found[0].kind in (frames.LOAD_ERROR, frames.MEMORY):
-        verdict = _not_loaded(found[0], 1, recorded.problem.tests, ended.seconds)
-        return replace(verdict, base=None)
-    tests = prepared.problem.tests
-    calls = recorded.problem.tests
-    assert isinstance(tests, Asserts) and isinstance(calls, Calls)
+        return _not_loaded(found[0], 1, calls, ended.seconds)
     inputs = [wire.encode(list(arguments)) for arguments in calls.inputs]
     answers = [tuple(frame) for frame in found[: len(inputs)]]
     report = await _referee(

@@ -10,14 +10,15 @@ from typing import NamedTuple
 HEADER = struct.Struct("<cI")
 
 ERROR, MEMORY, CALL_TIME, LOAD_ERROR, DONE = b"E", b"M", b"T", b"L", b"D"
-"""Besides wire's PLAIN and TREE answers: an exception, out of memory, out of a call's time, the program didn't load, all
-calls made."""
+"""Besides wire's PLAIN and TREE answers: an exception, out of memory, out of a call's time, the program didn't load,
+all calls made."""
 
 SCRIPT_ERROR, SCRIPT_MEMORY = 77, 78
 """Exit codes of a script that raised."""
 
 DIGEST = b"H"
-"""Stands for an answer of LONG bytes or more: its sha256. Right answers need no more; for others the program runs again."""
+"""Stands for an answer of LONG bytes or more: its sha256. Right answers need no more; for others the program runs
+again."""
 LONG = 1 << 13
 
 MAX_MESSAGE = 2_000

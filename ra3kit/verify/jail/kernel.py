@@ -40,8 +40,8 @@ class FilterProgram(ctypes.Structure):
 def fork() -> int:
     """fork(2) without Python's at-fork hooks.
 
-    They reseed generators and rebuild locks, which touches (so copies) some 180 pages and doubles the price of a child. The
-    server has one thread and holds no lock, and a job seeds what it uses.
+    They reseed generators and rebuild locks, which touches (so copies) some 180 pages and doubles the price of a
+    child. The server has one thread and holds no lock, and a job seeds what it uses.
     """
     return _check(_python_libc.fork(), "fork")
 
@@ -112,8 +112,8 @@ def landlock_abi() -> int:
 
 
 def landlock_ruleset(paths: Sequence[str], listed: Sequence[str]) -> int:
-    """A ruleset (file descriptor) that forbids all it knows, but reading and mapping files at or below `paths`, and listing
-    folders at or below `listed`."""
+    """A ruleset (file descriptor) that forbids all it knows, but reading and mapping files at or below `paths`, and
+    listing folders at or below `listed`."""
     abi = landlock_abi()
     # 13 kinds of access to files in the first version; REFER, TRUNCATE and IOCTL_DEV came later
     kinds = 13 + (abi >= 2) + (abi >= 3) + (abi >= 5)

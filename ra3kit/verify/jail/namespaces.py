@@ -1,4 +1,5 @@
-"""Namespaces around the whole server, entered once: no network, no other processes, a root that holds only what is read."""
+"""Namespaces around the whole server, entered once: no network, no other processes, a root that holds only what is
+read."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The harness around a program, in the program's own process. Nothing here is trusted after the program has begun: it can
-change every line of it, and gains nothing, because no expected value and no verdict is ever in this process."""
+"""The harness around a program, in the program's own process. Nothing here is trusted after the program has begun: it
+can change every line of it, and gains nothing, because no expected value and no verdict is ever in this process."""
 
 from __future__ import annotations
 
@@ -119,7 +119,8 @@ def run_stream(source: bytes) -> int:
     """Run the program as a script on standard input and output (descriptors 0 and 1).
 
     Returns:
-        The exit code: SCRIPT_ERROR after an uncaught exception, which is then written behind the output, with its length.
+        The exit code: SCRIPT_ERROR after an uncaught exception, which is then written behind the output, with its
+        length.
     """
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8", errors="replace")
     sys.stdout = io.TextIOWrapper(
@@ -139,7 +140,7 @@ def run_stream(source: bytes) -> int:
     except BaseException as error:  # an uncaught exception of the script
         code, message = frames.SCRIPT_ERROR, frames.describe_error(error)
     # what the interpreter does at the end of a script
-    threading._shutdown()
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
     if message:

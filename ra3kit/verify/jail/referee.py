@@ -61,7 +61,7 @@ def referee_checker(payload: bytes) -> Report:
     printed = io.StringIO()
     sys.argv = ["checker.py", "input.txt", "answer.txt", "output.txt"]
     # a checker opens three files; there are none here, so these names lead to memory
-    builtins.open = io.open = _opener(files)  # type: ignore[assignment]
+    builtins.open = io.open = _opener(files)
     error = ""
     with contextlib.redirect_stdout(printed):
         try:
@@ -287,8 +287,8 @@ def referee_asserts(payload: bytes, channel: int | None) -> Report:
         payload: (code, entry_point or None, setup, record, inputs, answers); the last two for a replay.
 
     Returns:
-        "outcome": "pass", "fail", "broken" (the tests can't be run), "deviates" (from the record), or how the program was
-        lost; "failure"; "record" if one was asked for and could be made.
+        "outcome": "pass", "fail", "broken" (the tests can't be run), "deviates" (from the record), or how the
+        program was lost; "failure"; "record" if one was asked for and could be made.
     """
     code, entry_point, setup, record, inputs, answers = wire.own(payload[:1], payload[1:])
     module = types.ModuleType("tests")

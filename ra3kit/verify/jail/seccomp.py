@@ -1,7 +1,7 @@
 """The system calls a program may make: an allow-list, by architecture, as a seccomp filter (classic BPF).
 
-What is not listed fails with EPERM, so that a program which merely tries goes on with an exception. A call through another
-architecture's table (int 0x80, x32) kills.
+What is not listed fails with EPERM, so that a program which merely tries goes on with an exception. A call through
+another architecture's table (int 0x80, x32) kills.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The fork server: forks one confined process a job, holds the clock, reaps. It never reads a program.
 
-A job arrives as a header with file descriptors; the program and its tests are in sealed memory files that only the child
-reads, so nothing of one program is in memory when the next is forked. Answers go from the child straight to the judge.
+A job arrives as a header with file descriptors; the program and its tests are in sealed memory files that only the
+child reads, so nothing of one program is in memory when the next is forked. Answers go from the child straight to the
+judge.
 """
 
 from __future__ import annotations
@@ -30,10 +31,42 @@ _RULESET, _CONTROL, _FIRST_DESCRIPTOR, _LAST_DESCRIPTOR = 30, 31, 32, 1 << 20  #
 
 # what programs import most; loaded once, before any program
 PRELOADED = (
-    "abc array bisect cmath collections collections.abc copy ctypes dataclasses datetime decimal enum fractions functools "
-    "hashlib heapq io itertools json math numbers operator queue random re statistics string struct sys textwrap threading "
-    "time types typing unicodedata"
-).split()
+    "abc",
+    "array",
+    "bisect",
+    "cmath",
+    "collections",
+    "collections.abc",
+    "copy",
+    "ctypes",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "io",
+    "itertools",
+    "json",
+    "math",
+    "numbers",
+    "operator",
+    "queue",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "struct",
+    "sys",
+    "textwrap",
+    "threading",
+    "time",
+    "types",
+    "typing",
+    "unicodedata",
+)
 
 
 @dataclass
@@ -57,9 +90,9 @@ def main(config: dict[str, Any]) -> None:
     """Set up, tell the judge what holds here, serve until it hangs up.
 
     Args:
-        config: "control" (descriptor), "serial" (a number of its own), "paths" whose contents may be read and "listed" whose names may, "packages"
-            (module -> parent folder), and bools: "preload" (import the packages now), "landlock", "namespaces",
-            "unconfined".
+        config: "control" (descriptor); "serial" (a number of its own); "paths" whose contents may be read, "listed"
+            whose names may; "packages" (module -> parent folder); and bools: "preload" (import the packages now),
+            "landlock", "namespaces", "unconfined".
     """
     control = socket.socket(fileno=os.dup(config["control"]))  # a low number, so that a child's limit holds for it
     os.close(config["control"])
@@ -128,8 +161,8 @@ def _enter_namespaces(paths: list[str]) -> str:
 
 
 def _become_parent_of(pid: int) -> None:
-    """Nothing to do but to end with the server: a process of the outer namespace must stay, or the judge takes the server
-    for dead."""
+    """Nothing to do but to end with the server: a process of the outer namespace must stay, or the judge takes the
+    server for dead."""
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.closerange(0, _LAST_DESCRIPTOR)
     os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)

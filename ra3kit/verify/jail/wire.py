@@ -1,8 +1,8 @@
 """Values on the wire: a closed set of exact types.
 
 A program's answers are written by `marshal` (C, exact types only, version 2: no references, so equal bytes mean equal
-values) and never read by it: `decode` below is a reader of our own that can build nothing but plain values. What marshal
-can't write goes as a tree of tagged tuples.
+values) and never read by it: `decode` below is a reader of our own that can build nothing but plain values. What
+marshal can't write goes as a tree of tagged tuples.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def _keep_nothing(value: Any) -> int:
 
 
 def encode(value: Any, export: Export = _keep_nothing) -> tuple[bytes, bytes]:
-    """(PLAIN or TREE, payload). Raises WireError when nested too deeply, RecursionError and MemoryError as they come."""
+    """(PLAIN or TREE, payload). Raises WireError when nested too deeply, RecursionError and MemoryError as they
+    come."""
     try:
         payload = marshal.dumps(value, VERSION)
     except ValueError:  # a type marshal doesn't know, or too deep
@@ -87,9 +88,10 @@ def _tree(value: Any, depth: int, export: Export) -> Any:
     if isinstance(value, dict):
         tag = "Counter" if isinstance(value, collections.Counter) else "dict"
         return (tag, [(_tree(k, depth + 1, export), _tree(v, depth + 1, export)) for k, v in dict.items(value)])
-    for base, tag in ((list, "list"), (tuple, "tuple"), (set, "set"), (frozenset, "frozenset")):
+    for base in (list, tuple, set, frozenset):
         if isinstance(value, base):
-            return (tag, [_tree(item, depth + 1, export) for item in base.__iter__(value)])
+            items: Any = base.__iter__  # not the subclass's own
+            return (base.__name__, [_tree(item, depth + 1, export) for item in items(value)])
     if isinstance(value, collections.deque):
         return ("deque", [_tree(item, depth + 1, export) for item in collections.deque.__iter__(value)])
     if (found := _leaf(value)) is not None:
@@ -101,7 +103,9 @@ def _tree(value: Any, depth: int, export: Export) -> Any:
     return ("?", (f"{kind.__module__}.{kind.__qualname__}"[:200], export(value)))
 
 
-_TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)}
+_TYPES: dict[str, type] = {
+    kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
+}
 
 
 def _leaf(value: Any) -> Any:
@@ -117,12 +121,14 @@ def _leaf(value: Any) -> Any:
         return ("bytearray", bytes(value))
     if isinstance(value, datetime.timedelta):
         return ("timedelta", (value.days, value.seconds, value.microseconds))
-    for base, tag in ((datetime.datetime, "datetime"), (datetime.date, "date"), (datetime.time, "time")):
+    for base in (datetime.datetime, datetime.date, datetime.time):  # a datetime is a date
         if isinstance(value, base):
-            return (tag, base.isoformat(value))
-    for plain, convert in ((int, int.__int__), (float, float.__float__), (str, str.__str__)):
+            isoformat: Any = base.isoformat
+            return (base.__name__, isoformat(value))
+    conversions: tuple[tuple[type, Any], ...] = ((int, int.__int__), (float, float.__float__), (str, str.__str__))
+    for plain, convert in conversions:
         if isinstance(value, plain):
-            return ("=", plain(convert(value)))  # type: ignore[operator]
+            return ("=", plain(convert(value)))
     return None
 
 
