@@ -20,6 +20,9 @@ RESULTS = "results.json"
 MAY_DIFFER = frozenset({"model", "seed", "date", "command", "folder"})
 """Settings that name a run and change nothing about how it is measured: no warning when they differ."""
 
+FEW_SEEDS = 3
+"""With fewer seeds a side the interval misses a difference between seeds too often (docs/evaluation-statistics.md)."""
+
 EXACT = 12
 """Decimals to which resampled differences are rounded: below lies the noise of adding fractions, and a tie is a tie."""
 
@@ -101,6 +104,7 @@ class Comparison:
         ours, theirs: the runs of each arm, one a seed.
         benchmark: its name. tasks: problems that all runs have.
         not_shared: run -> how many of its problems some other run lacks; empty where all have the same.
+        by_run: run -> its pass@1 on the problems the comparison is over.
         unjudged: samples that could not be judged (internal, refused), over all runs and shared problems.
         scores: "pass@k" -> difference; base_scores: on the base tests, where all runs have them.
         unmeasured: scores for which no problem has enough judged samples in all runs.
@@ -114,6 +118,7 @@ class Comparison:
     benchmark: str
     tasks: int
     not_shared: Mapping[str, int]
+    by_run: Mapping[str, float]
     unjudged: int
     scores: Mapping[str, Difference]
     base_scores: Mapping[str, Difference]
@@ -244,13 +249,15 @@ def points(share: float) -> str:
 
 
 def seeds_note(comparison: Comparison) -> str:
-    """What the number of training seeds on each side allows to say; "" for several on both."""
+    """What the number of training seeds on each side allows to say; "" for three or more on both."""
     ours, theirs = len(comparison.ours), len(comparison.theirs)
     if ours == theirs == 1:
         return "One seed a side: says nothing about other training seeds."
     if min(ours, theirs) == 1:
         (name,) = comparison.ours if ours == 1 else comparison.theirs
         return f"One seed of {name}: says nothing about its other training seeds."
+    if min(ours, theirs) < FEW_SEEDS:
+        return f"Few seeds ({ours} and {theirs}): where seeds differ much, the interval is too narrow."
     return ""
 
 
@@ -282,6 +289,7 @@ def _compare(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], seed: int
         benchmark=runs[0].benchmark,
         tasks=len(shared),
         not_shared={run.name: len(run.outcomes) - len(shared) for run in runs if len(run.outcomes) > len(shared)},
+        by_run={run.name: float(np.mean([row[i] for row in rates.values()])) for i, run in enumerate(runs)},
         unjudged=sum(status not in JUDGED for run in runs for task in shared for status in run.outcomes[task]),
         scores=scores,
         base_scores=differences(base) if len(base) == len(runs) else {},
