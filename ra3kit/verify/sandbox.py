@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from ra3kit.verify import isolation as walls_of
 from ra3kit.verify.isolation import Isolation, Readable
+from ra3kit.verify.jail import frames
 
 Kind = Literal["calls", "stream", "serve", "asserts", "compare", "lines", "checker"]
 
@@ -56,7 +57,7 @@ class Job:
         seconds, memory, threads, output: limits; bytes for memory and output.
         trusted: it runs our code, or a benchmark's.
         stop_early: answers are wanted as they come.
-        digests: long answers may come as digests.
+        long: bytes from which an answer comes as its digest.
     """
 
     kind: Kind
@@ -67,7 +68,7 @@ class Job:
     threads: int = 1
     trusted: bool = False
     stop_early: bool = False
-    digests: bool = False
+    long: int = frames.LONG
 
 
 def sealed(data: bytes) -> int:
@@ -218,7 +219,7 @@ class Sandbox:
             "threads": job.threads,
             "trusted": job.trusted,
             "stop_early": job.stop_early,
-            "digests": job.digests,
+            "long": job.long,
         }
         future = self._loop.create_future()
         self._jobs[number] = future

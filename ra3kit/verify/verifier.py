@@ -401,6 +401,8 @@ _NAN = (b"\xf8\x7f", b"\xf8\xff")  # how the bytes of one end
 
 def _golden(tests: Calls, index: int) -> bytes | None:
     """The frame an exactly right answer makes; None where even that has to be looked at (NaN differs from itself)."""
+    if isinstance(tests.expected[index], wire.Digest):
+        return frames.pack(frames.DIGEST, tests.expected[index].digest)
     kind, payload = wire.encode(tests.expected[index])
     if tests.oracle is not None or kind == wire.TREE or any(end in payload for end in _NAN):
         try:
@@ -410,7 +412,7 @@ def _golden(tests: Calls, index: int) -> bytes | None:
                 return None
         except (TypeError, ValueError, ArithmeticError):  # the oracle doesn't apply to the expected value itself
             return None
-    return frames.answer(kind, payload, True)
+    return frames.answer(kind, payload, frames.LONG)
 
 
 async def judge(sandbox: Sandbox, source: bytes, prepared: _Prepared, early: bool) -> Verdict:
@@ -476,9 +478,9 @@ async def _judge_calls(sandbox: Sandbox, source: bytes, prepared: _Prepared, tes
     """Long answers come as digests at first; if one of them isn't the right one, the program runs again and shows
     it."""
     try:
-        return await _judge_calls_once(sandbox, source, prepared, tests, early, True)
+        return await _judge_calls_once(sandbox, source, prepared, tests, early, frames.LONG)
     except _DigestDiffers as first:
-        verdict = await _judge_calls_once(sandbox, source, prepared, tests, early, False)
+        verdict = await _judge_calls_once(sandbox, source, prepared, tests, early, frames.HUGE)
         return replace(verdict, seconds=verdict.seconds + first.seconds)
 
 
@@ -489,12 +491,12 @@ class _DigestDiffers(Exception):
 
 
 async def _judge_calls_once(
-    sandbox: Sandbox, source: bytes, prepared: _Prepared, tests: Calls, early: bool, digests: bool
+    sandbox: Sandbox, source: bytes, prepared: _Prepared, tests: Calls, early: bool, long: int
 ) -> Verdict:
     total = len(tests.inputs)
     answers = _Answers({}, {}, {})
     job = _program_job("calls", [source, prepared.tests_file()], prepared, early)
-    job.digests = digests
+    job.long = long
     if early and prepared.whole:
         ended = await _run_early(sandbox, job, prepared, tests, answers)
     else:
@@ -505,7 +507,7 @@ async def _judge_calls_once(
     if found[:1] and found[0].kind in (frames.LOAD_ERROR, frames.MEMORY) and len(found) == 1:
         return _not_loaded(found[0], total, tests, ended.seconds)
     try:
-        await _look_at(sandbox, found[:total], prepared, tests, answers, early)
+        await _look_at(sandbox, found[:total], prepared, tests, answers, early, long)
     except _DigestDiffers as differs:
         differs.seconds = ended.seconds
         raise
@@ -526,16 +528,22 @@ async def _look_at(
     tests: Calls,
     answers: _Answers,
     early: bool,
+    long: int,
 ) -> None:
     """Sort the answers: right by their bytes, wrong by their kind, and the rest to a referee."""
     unclear = []
     for index, frame in enumerate(found):
         if index in answers.right:
             continue
-        if prepared.expected[index] in (frames.pack(*frame), frames.answer(*frame, True)):
+        if prepared.expected[index] in (frames.pack(*frame), frames.answer(*frame, frames.LONG)):
             answers.right[index] = True
-        elif frame.kind == frames.DIGEST:
+        elif frame.kind == frames.DIGEST and not (
+            long == frames.HUGE or isinstance(tests.expected[index], wire.Digest)
+        ):
             raise _DigestDiffers
+        elif frame.kind == frames.DIGEST or isinstance(tests.expected[index], wire.Digest):
+            answers.right[index] = False
+            answers.failure[index] = {"error": "wrong answer, too long to show"}
         elif frame.kind in (wire.PLAIN, wire.TREE):
             unclear.append(index)
         else:
@@ -615,7 +623,7 @@ async def _run_early(sandbox: Sandbox, job: Job, prepared: _Prepared, tests: Cal
         await asyncio.wait({running, differing}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
             found, _ = frames.unpack(b"".join(progress.pieces))
-            await _look_at(sandbox, found[: len(tests.inputs)], prepared, tests, answers, True)
+            await _look_at(sandbox, found[: len(tests.inputs)], prepared, tests, answers, True, job.long)
             if False in answers.right.values():
                 stop.set()
                 if not running.done():
@@ -653,7 +661,6 @@ async def _judge_recorded(sandbox: Sandbox, source: bytes, prepared: _Prepared, 
     assert isinstance(tests, Asserts)
     assert isinstance(calls, Calls)
     job = _program_job("calls", [source, recorded.tests_file()], recorded)
-    job.digests = True
     ended = await sandbox.run(job)
     if ended.data == recorded.golden:
         return Verdict("pass", "", 1, 1, None, {}, ended.seconds)

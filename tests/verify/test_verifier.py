@@ -231,7 +231,7 @@ def test_tests_that_cannot_run_are_not_the_programs_fault():
 
 
 def test_a_seed_fixes_a_program_that_draws():
-    program = "import random, numpy\nvalues = [random.random(), float(numpy.random.rand()), hash('a')]\ndef f(): return values"
+    program = "import random, numpy\ndef f(): return [random.random(), float(numpy.random.rand()), hash('a')]"
     problem = Problem("draw", Calls("f", [[]], [None]))
     seen = {judge(program, problem).failure["got"] for _ in range(2)}
     assert len(seen) == 1

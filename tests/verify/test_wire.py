@@ -197,9 +197,9 @@ def test_frames_come_back_and_a_torn_one_waits(items, torn):
 
 def test_a_long_answer_goes_as_its_digest():
     long, short = b"x" * frames.LONG, b"x" * (frames.LONG - 1)
-    assert frames.answer(b"V", short, True) == frames.pack(b"V", short)
-    assert frames.answer(b"V", long, False) == frames.pack(b"V", long)
-    digest = frames.answer(b"V", long, True)
+    assert frames.answer(b"V", short, frames.LONG) == frames.pack(b"V", short)
+    assert frames.answer(b"V", long, frames.HUGE) == frames.pack(b"V", long)
+    digest = frames.answer(b"V", long, frames.LONG)
     assert digest[:1] == frames.DIGEST
-    assert digest != frames.answer(b"X", long, True)
+    assert digest != frames.answer(b"X", long, frames.LONG)
     assert len(digest) == frames.HEADER.size + 32

@@ -17,9 +17,10 @@ SCRIPT_ERROR, SCRIPT_MEMORY = 77, 78
 """Exit codes of a script that raised."""
 
 DIGEST = b"H"
-"""Stands for an answer of LONG bytes or more: its sha256. Right answers need no more; for others the program runs
-again."""
-LONG = 1 << 13
+"""Stands for a long answer: its sha256. Right answers need no more; for others the program runs again."""
+LONG, HUGE = 1 << 13, 1 << 26
+"""Bytes from which an answer is long, and from which only its digest is ever known: of an answer, and of what is
+expected."""
 
 MAX_MESSAGE = 2_000
 
@@ -34,11 +35,13 @@ def pack(kind: bytes, payload: bytes = b"") -> bytes:
     return HEADER.pack(kind, len(payload)) + payload
 
 
-def answer(kind: bytes, payload: bytes, digests: bool) -> bytes:
-    """The frame of an answer; a long one only as its digest where that will do."""
-    if digests and len(payload) >= LONG:
-        return pack(DIGEST, hashlib.sha256(kind + payload).digest())
-    return HEADER.pack(kind, len(payload)) + payload
+def answer(kind: bytes, payload: bytes, long: int) -> bytes:
+    """The frame of an answer; one of `long` bytes or more only as its digest."""
+    if len(payload) < long:
+        return HEADER.pack(kind, len(payload)) + payload
+    hasher = hashlib.sha256(kind)
+    hasher.update(payload)
+    return pack(DIGEST, hasher.digest())
 
 
 def unpack(data: bytes, start: int = 0) -> tuple[list[Frame], int]:

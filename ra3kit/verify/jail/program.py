@@ -33,14 +33,14 @@ def load(source: bytes, name: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def run_calls(result: int, source: bytes, tests: bytes, stop_early: bool, digests: bool) -> None:
+def run_calls(result: int, source: bytes, tests: bytes, stop_early: bool, long: int) -> None:
     """Call the entry point on each input and send each answer.
 
     Args:
         result: pipe to the judge.
         tests: kind and payload of (entry_point, inputs, CPU seconds a call or None), from the judge, trusted.
         stop_early: send the first answers at once, so that the judge can end this process.
-        digests: send long answers as digests.
+        long: bytes from which an answer is sent as its digest.
     """
     entry_point, inputs, call_seconds = wire.own(tests[:1], tests[1:])
     sender = _Sender(result, stop_early)
@@ -57,7 +57,7 @@ def run_calls(result: int, source: bytes, tests: bytes, stop_early: bool, digest
     for arguments in inputs:
         try:
             kind, payload = encode(function(*arguments))
-            frame = answer(kind, payload, digests)
+            frame = answer(kind, payload, long)
         except CallTimeout:
             frame = pack(frames.CALL_TIME)
         except MemoryError:

@@ -366,7 +366,7 @@ def run_job(header: dict[str, Any], descriptors: list[int]) -> None:
     kind, (result, *rest) = header["kind"], descriptors
     if kind == "calls":
         source, tests = program.read_all(rest[0]), program.read_all(rest[1])
-        program.run_calls(result, source, tests, header["stop_early"], header["digests"])
+        program.run_calls(result, source, tests, header["stop_early"], header["long"])
     elif kind == "stream":
         source = program.read_all(rest[0])
         os.dup2(rest[1], 0)

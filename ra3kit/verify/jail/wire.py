@@ -15,6 +15,7 @@ import marshal
 import struct
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 VERSION = 2
@@ -28,6 +29,13 @@ _CONTAINED = frozenset({list, tuple, set, frozenset, dict})
 
 class WireError(ValueError):
     """Bytes that no encoder of ours writes, or a value nested too deeply."""
+
+
+@dataclass(frozen=True)
+class Digest:
+    """Stands for an expected value too long to keep: sha256 of its kind and payload."""
+
+    digest: bytes
 
 
 class Opaque:
@@ -111,6 +119,8 @@ _TYPES: dict[str, type] = {
 def _leaf(value: Any) -> Any:
     if isinstance(value, type) and _TYPES.get(value.__name__) is value:
         return ("type", value.__name__)
+    if isinstance(value, Digest):
+        return ("digest", value.digest)
     if isinstance(value, decimal.Decimal):
         return ("Decimal", decimal.Decimal.__str__(value))
     if isinstance(value, fractions.Fraction):
@@ -327,6 +337,7 @@ _MAPPINGS: dict[str, Callable[[list[tuple[Any, Any]]], Any]] = {
 }
 _LEAVES: dict[str, Callable[[Any], Any]] = {
     "type": _TYPES.__getitem__,
+    "digest": Digest,
     "Decimal": _decimal,
     "Fraction": lambda body: fractions.Fraction(*body),
     "range": lambda body: range(*body),
