@@ -17,8 +17,9 @@ from ra3kit.verify.problem import JUDGED, Status
 
 RESULTS = "results.json"
 
-MAY_DIFFER = frozenset({"model", "seed", "date", "command", "folder"})
-"""Settings that name a run and change nothing about how it is measured: no warning when they differ."""
+MAY_DIFFER = frozenset({"model", "step", "seed", "sampling.seed", "sampling.n"})
+"""Settings, or sections of them, that say which model was measured and with which draws, not how: no warning when they
+differ. `sampling.n` is the `n` of the results again."""
 
 FEW_SEEDS = 3
 """With fewer seeds a side the interval misses a difference between seeds too often (docs/evaluation-statistics.md)."""
@@ -354,7 +355,7 @@ def _judged(task: str, *runs: Evaluation) -> bool:
 
 
 def _differing_settings(runs: Sequence[Evaluation]) -> dict[str, tuple[Any, ...]]:
-    keys = sorted({key for run in runs for key in run.settings if key.split(".")[0] not in MAY_DIFFER})
+    keys = sorted({key for run in runs for key in run.settings if not {key, key.split(".")[0]} & MAY_DIFFER})
     found = {}
     for key in keys:
         values = {json.dumps(value, sort_keys=True): value for value in (run.settings.get(key) for run in runs)}

@@ -268,6 +268,8 @@ def test_settings_that_differ_are_listed() -> None:
     ours = evaluation("x", OURS, settings={"temperature": 0.2, "stop": ["\ndef"], "n": 2, "seed": 1, "model": "x"})
     theirs = evaluation("y", THEIRS, settings={"temperature": 0.8, "stop": ["\ndef"], "seed": 2, "model": "y"})
     assert one(ours, theirs).settings == {"n": (2, None), "temperature": (0.2, 0.8)}
+    which = [{"model.name": name, "sampling.seed": i, "sampling.n": i, "step": i} for i, name in enumerate("xy")]
+    assert one(replace(ours, settings=which[0]), replace(theirs, settings=which[1])).settings == {}
     assert one(ours, replace(ours, name="z", path=Path("z"))).settings == {}
 
 

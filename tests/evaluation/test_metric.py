@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,22 +129,33 @@ def test_ks_that_mean_nothing_are_refused(ks: tuple[int, ...]) -> None:
         PassAtK(ks=ks)
 
 
-def _on_rank(rank: int, world: int, rendezvous: str, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
+def on_rank(rank: int, folder: Path) -> None:
+    """One of two processes; saves what it computed."""
+    torch.distributed.init_process_group("gloo", f"file://{folder / 'meet'}", rank=rank, world_size=2)
     spread = metric_of(ROWS[rank::2])
     spread.update("HumanEval/4", 5, rank)
     lonely = metric_of(ROWS if rank == 1 else [])  # the other process sees nothing: it must still take part
     before = len(spread.rows)
-    torch.save((spread.compute(), lonely.compute(), before == len(spread.rows)), f"{folder}/{rank}.pt")
+    torch.save((spread.compute(), lonely.compute(), before == len(spread.rows)), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_two_processes_are_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_on_rank, (2, str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
+    # run as a script: a spawned function is found by its module's name, and installed packages may claim `tests`
+    ranks = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(2)]
+    try:
+        assert [process.wait(timeout=100) for process in ranks] == [0, 0]
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
     whole = metric_of([*ROWS, ("HumanEval/4", 10, 1)])
     for rank in range(2):
         spread, lonely, unsynced = torch.load(tmp_path / f"{rank}.pt")
         assert same(spread, whole.compute())
         assert same(lonely, metric_of(ROWS).compute())
         assert unsynced  # torchmetrics takes the others' rows out again
+
+
+if __name__ == "__main__":
+    on_rank(int(sys.argv[1]), Path(sys.argv[2]))
