@@ -179,6 +179,17 @@ def test_integers_of_any_length():
         assert wire.decode(*wire.encode(value)) == value
 
 
+def test_a_packed_value_stands_for_its_bytes():
+    value = list(range(5_000))
+    kind, payload = wire.encode(value)
+    packed = wire.packed(payload)
+    assert wire.unpacked(packed) == value
+    assert frames.digest(packed.digest, packed.size) == frames.answer(kind, payload, frames.LONG)
+    again = wire.own(*wire.encode([packed]))[0]
+    assert again == packed
+    assert wire.unpacked([1]) == [1]
+
+
 def test_nan_is_carried():
     assert math.isnan(wire.decode(*wire.encode(math.nan)))
 
@@ -202,4 +213,4 @@ def test_a_long_answer_goes_as_its_digest():
     digest = frames.answer(b"V", long, frames.LONG)
     assert digest[:1] == frames.DIGEST
     assert digest != frames.answer(b"X", long, frames.LONG)
-    assert len(digest) == frames.HEADER.size + 32
+    assert len(digest) == frames.HEADER.size + 40

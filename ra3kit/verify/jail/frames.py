@@ -41,7 +41,12 @@ def answer(kind: bytes, payload: bytes, long: int) -> bytes:
         return HEADER.pack(kind, len(payload)) + payload
     hasher = hashlib.sha256(kind)
     hasher.update(payload)
-    return pack(DIGEST, hasher.digest())
+    return digest(hasher.digest(), len(payload))
+
+
+def digest(sha256: bytes, size: int) -> bytes:
+    """The frame of an answer that comes as its digest."""
+    return pack(DIGEST, sha256 + size.to_bytes(8, "little"))
 
 
 def unpack(data: bytes, start: int = 0) -> tuple[list[Frame], int]:

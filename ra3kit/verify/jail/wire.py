@@ -11,9 +11,11 @@ import collections
 import datetime
 import decimal
 import fractions
+import hashlib
 import marshal
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -32,10 +34,32 @@ class WireError(ValueError):
 
 
 @dataclass(frozen=True)
-class Digest:
-    """Stands for an expected value too long to keep: sha256 of its kind and payload."""
+class Packed:
+    """Stands for a long expected value.
+
+    Args:
+        digest: sha256 of its kind and payload. size: of the payload, in bytes.
+        content: the payload, of kind PLAIN, compressed; None: too long to keep, right answers have the same bytes.
+    """
 
     digest: bytes
+    size: int
+    content: bytes | None
+
+    def __repr__(self) -> str:
+        return f"<a value of {self.size} bytes>"
+
+
+def packed(payload: bytes) -> Packed:
+    """Of a PLAIN payload."""
+    return Packed(hashlib.sha256(PLAIN + payload).digest(), len(payload), zlib.compress(payload, 1))
+
+
+def unpacked(value: Any) -> Any:
+    """The value itself, where a packed one stands for it."""
+    if isinstance(value, Packed) and value.content is not None:
+        return marshal.loads(zlib.decompress(value.content))
+    return value
 
 
 class Opaque:
@@ -119,8 +143,8 @@ _TYPES: dict[str, type] = {
 def _leaf(value: Any) -> Any:
     if isinstance(value, type) and _TYPES.get(value.__name__) is value:
         return ("type", value.__name__)
-    if isinstance(value, Digest):
-        return ("digest", value.digest)
+    if isinstance(value, Packed):
+        return ("packed", (value.digest, value.size, value.content))
     if isinstance(value, decimal.Decimal):
         return ("Decimal", decimal.Decimal.__str__(value))
     if isinstance(value, fractions.Fraction):
@@ -337,7 +361,7 @@ _MAPPINGS: dict[str, Callable[[list[tuple[Any, Any]]], Any]] = {
 }
 _LEAVES: dict[str, Callable[[Any], Any]] = {
     "type": _TYPES.__getitem__,
-    "digest": Digest,
+    "packed": lambda body: Packed(*body),
     "Decimal": _decimal,
     "Fraction": lambda body: fractions.Fraction(*body),
     "range": lambda body: range(*body),
