@@ -28,7 +28,7 @@ class CallTimeout(BaseException):
 def load(source: bytes, name: str) -> dict[str, Any]:
     """Run a program's text as a module; its namespace."""
     module = types.ModuleType(name)
-    sys.modules[name] = module
+    sys.modules[name] = sys.modules["__main__"] = module
     exec(compile(source, f"<{name}>", "exec"), module.__dict__)
     return module.__dict__
 

@@ -6,6 +6,7 @@ import ast
 import base64
 import builtins
 import contextlib
+import importlib
 import io
 import json
 import linecache
@@ -152,9 +153,19 @@ class Link:
         self.last: Report = {}
         self.record: list[tuple[bytes, ...]] | None = [] if record else None
         self.names: list[str] = []
+        self.lost: ProgramGone | Deviates | None = None
         self._receive()  # loaded
 
     def ask(self, what: str, target: Any, name: Any = None, arguments: Any = (), keywords: Any = None) -> Any:
+        """What the program answers. Once it is lost it stays so, even if the tests catch everything."""
+        if self.lost is None:
+            try:
+                return self._ask(what, target, name, arguments, keywords)
+            except (ProgramGone, Deviates) as lost:
+                self.lost = lost
+        raise self.lost
+
+    def _ask(self, what: str, target: Any, name: Any, arguments: Any, keywords: Any) -> Any:
         request = (what, target, name, arguments, keywords or {})
         frames.write(self.channel, frames.pack(*wire.encode(request, self._number)))
         if what == "call":
@@ -244,9 +255,10 @@ class Replay(Link):
         self.answers = answers
         self.last = {}
         self.record = None
+        self.lost = None
         self.at = 0
 
-    def ask(self, what: str, target: Any, name: Any = None, arguments: Any = (), keywords: Any = None) -> Any:
+    def _ask(self, what: str, target: Any, name: Any, arguments: Any, keywords: Any) -> Any:
         if what == "name":
             return Remote(self, 0)
         if what != "call" or keywords or self.at >= len(self.inputs):
@@ -268,12 +280,18 @@ class Replay(Link):
 
 
 def _local_error(message: str) -> Exception:
-    """Tests may expect an exception: Python's own are raised by their name, others as RemoteError."""
+    """Tests may expect an exception: Python's own are raised by their name, others as RemoteError.
+
+    So are those that would silently end a loop over the test cases.
+    """
     name, _, text = message.partition(": ")
     kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception) and kind not in (UnicodeDecodeError, UnicodeEncodeError):
+    if isinstance(kind, type) and issubclass(kind, Exception) and kind not in _NOT_RAISED:
         return kind(text)
     return RemoteError(message)
+
+
+_NOT_RAISED = (StopIteration, StopAsyncIteration, UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError)
 
 
 class TestsError(Exception):
@@ -305,6 +323,8 @@ def referee_asserts(payload: bytes, channel: int | None) -> Report:
         else:
             link = Link(channel, record)
         _run_tests(tree, entry_point, namespace, link)
+        if link.lost is not None:  # under a test that caught it
+            raise link.lost
         return {"outcome": "pass", "failure": {}, "record": _text(link)}
     except Deviates:
         return {"outcome": "deviates", "failure": {}}
@@ -334,6 +354,8 @@ def _run_tests(tree: ast.Module, entry_point: str | None, namespace: dict[str, A
             raise TestsError("they define no check(candidate)")
         namespace["check"](candidate)
         return
+    for name in sorted(modules_used(tree) & free_names(tree) - namespace.keys()):
+        namespace[name] = importlib.import_module(MODULES.get(name, name))
     names = free_names(tree) - namespace.keys()
     for name in sorted(names):
         with contextlib.suppress(NameError):  # then the tests raise it, where they use it
@@ -366,6 +388,21 @@ def free_names(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ExceptHandler) and node.name:
             made.add(node.name)
     return used - made
+
+
+MODULES = {"np": "numpy", "numpy": "numpy"}
+
+
+def modules_used(tree: ast.Module) -> set[str]:
+    """Standard modules (and numpy) whose members the tests use without importing them: theirs, not the program's."""
+    bases: set[str] = set()
+    others: set[str] = set()
+    members = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (bases if id(node) in members else others).add(node.id)
+    only_as_base = bases - others
+    return only_as_base & (sys.stdlib_module_names | MODULES.keys())
 
 
 def tested_builtins(tree: ast.Module) -> set[str]:

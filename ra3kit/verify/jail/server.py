@@ -7,6 +7,8 @@ judge.
 
 from __future__ import annotations
 
+import _sitebuiltins
+import builtins
 import gc
 import importlib
 import importlib.machinery
@@ -18,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +30,7 @@ from . import confine, kernel, namespaces, program, referee, seccomp
 MAX_HEADER = 1 << 16
 SLACK_PROCESSES = 8
 _UNKNOWN_ADDRESS_SPACE = 700 << 20
+_THREAD_STACK = 8 << 20
 _RULESET, _CONTROL, _FIRST_DESCRIPTOR, _LAST_DESCRIPTOR = 30, 31, 32, 1 << 20  # descriptors of a child
 
 # what programs import most; loaded once, before any program
@@ -192,6 +196,10 @@ def _preload(packages: dict[str, str], now: bool) -> None:
         importlib.import_module(name)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
+    # what `site` would have brought, which is left out because it finds what is installed
+    for name in ("exit", "quit"):
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D"))
+    threading.stack_size(_THREAD_STACK)  # libc would give each the main thread's, out of the program's address space
     # nothing of ours can be imported by a program
     for name in [name for name in sys.modules if name.partition(".")[0] in (__package__, "__main__")]:
         del sys.modules[name]
@@ -296,6 +304,7 @@ class Server:
         """In the child: put up the walls, say so only if they don't stand, and become the job."""
         try:
             # all but what the job needs is closed first: behind the walls closing a range would go one by one
+            os.dup2(1, 2)  # the server's own standard error leads to the judge; the others lead nowhere
             os.dup2(self.control.fileno(), _CONTROL)
             cage = self.cage
             if cage.ruleset is not None:

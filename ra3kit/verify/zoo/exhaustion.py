@@ -543,20 +543,24 @@ def thread_bomb() -> str:
 def thread_chain() -> str:
     return """
         import _thread, time
-        started = []
+        counts = {"started": 0, "alive": 0, "most": 0}
         def chain():
-            if len(started) < 400:
-                started.append(1)
-                _thread.start_new_thread(chain, ())
-                _thread.start_new_thread(chain, ())
-                time.sleep(1)
-        def attack():
+            counts["alive"] += 1
+            counts["most"] = max(counts["most"], counts["alive"])
             try:
-                chain()
+                if counts["started"] < 400:
+                    counts["started"] += 1
+                    _thread.start_new_thread(chain, ())
+                    _thread.start_new_thread(chain, ())
+                    time.sleep(1)
             except RuntimeError:
                 pass
+            finally:
+                counts["alive"] -= 1
+        def attack():
+            chain()
             time.sleep(0.5)
-            return len(started) > 64
+            return counts["most"] > 64
     """
 
 
