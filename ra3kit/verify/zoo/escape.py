@@ -850,10 +850,10 @@ def uses_keyrings() -> str:
 # --- privileges and kernel --------------------------------------------------------------------------------------------
 
 
-@ESCAPE.add("it becomes root, or stays what it was before", DONE)
+@ESCAPE.add("it becomes another user, or root", DONE)
 def becomes_root() -> str:
     return """
-        import ctypes, os
+        import os
         def attack():
             for change in (lambda: os.setuid(0), lambda: os.setresuid(0, 0, 0), lambda: os.setgid(0),
                 lambda: os.setgroups([0]),
@@ -863,7 +863,7 @@ def becomes_root() -> str:
                     return True
                 except OSError:
                     pass
-            return os.getuid() == 0 and os.access("/root", os.R_OK)
+            return False
     """
 
 
