@@ -64,6 +64,8 @@ class Attack:
         program: the source.
         why: one line: what it would mean if it won.
         compiles: whether the text is a Python program at all; False where compiling is the attack.
+        needs: the wall without which it wins as far as is known, by its word in a verdict's `isolation`: "namespaces";
+            "" for what every wall has to hold.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Attack:
     program: str
     why: str
     compiles: bool = True
+    needs: str = ""
 
 
 Tests = Calls | Asserts | Streams
@@ -86,6 +89,7 @@ class _Entry:
     tests: Tests | Callable[[Canary], Tests]
     limits: Limits
     compiles: bool
+    needs: str
     source: Source
 
 
@@ -111,16 +115,17 @@ class Collection:
         tests: Tests | Callable[[Canary], Tests],
         limits: Limits = LIMITS,
         compiles: bool = True,
+        needs: str = "",
     ) -> Callable[[Source], Source]:
         """Decorator: the function's name is the attack's.
 
         Args:
-            why, limits, compiles: of the attack.
+            why, limits, compiles, needs: of the attack.
             tests: of its problem, or a function that makes them from the canaries.
         """
 
         def added(source: Source) -> Source:
-            self._entries.append(_Entry(source.__name__, why, tests, limits, compiles, source))
+            self._entries.append(_Entry(source.__name__, why, tests, limits, compiles, needs, source))
             return source
 
         return added
@@ -131,7 +136,7 @@ class Collection:
             tests = entry.tests(canary) if callable(entry.tests) else entry.tests
             problem = Problem(f"{self.category}/{entry.name}", tests, limits=entry.limits)
             program = fill(textwrap.dedent(entry.source()), canary)
-            yield Attack(entry.name, self.category, problem, program, entry.why, entry.compiles)
+            yield Attack(entry.name, self.category, problem, program, entry.why, entry.compiles, entry.needs)
 
 
 def fill(program: str, canary: Canary) -> str:

@@ -203,6 +203,7 @@ def reads_with_the_linker() -> str:
 @ESCAPE.add(
     "the size of a file nobody may read tells that it exists",
     lambda canary: Calls("attack", [[]], [len(canary.secret)]),
+    needs="namespaces",
 )
 def measures_a_file() -> str:
     return """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ra3kit.verify.problem import Asserts, Calls, Limits
 from ra3kit.verify.zoo.attack import DONE, LIMITS, Collection
 from ra3kit.verify.zoo.exhaustion import BRIEF, NEVER, NEVER_CHECK
@@ -26,6 +28,16 @@ _FRAME = """
 
 RECORDED = Asserts(CHECK_ALL.code, "f", recorded=NUMBERS)
 RECORDED_RAISES = Asserts(CHECK_RAISES.code, "f", recorded=Calls("f", [[-1]], ["never"]))
+RECORDED_NAN = Asserts(
+    "def check(candidate):\n    got = candidate(3)\n    assert got != got\n",
+    "f",
+    recorded=Calls("f", [[3]], [math.nan]),
+)
+RECORDED_CHAIN = Asserts(
+    "def check(candidate):\n    assert candidate(candidate(3)) == 3 and candidate(3) > 10**12\n",
+    "f",
+    recorded=Calls("f", [[3], [8_217_640_319_557], [3]], [8_217_640_319_557, 3, 8_217_640_319_557]),
+)
 WITHOUT_IMPORT = Asserts("assert math.isclose(f(3), 8217.640319557, rel_tol=1e-3)\n")
 CHECK_FILTERED = Asserts(
     "def check(candidate):\n"
@@ -66,6 +78,26 @@ def deviates_on_record() -> str:
     """
 
 
+@INSIDER_FORGING.add("the mark that stands in a record for what has no bytes of its own", RECORDED_NAN)
+def writes_the_placeholder() -> str:
+    return """
+        import os
+        os.write(32, b"?" + b"D" + bytes(4))
+        os._exit(0)
+    """
+
+
+@INSIDER_FORGING.add("arguments of later calls on record are answers to earlier ones", RECORDED_CHAIN)
+def reads_later_arguments() -> str:
+    return """
+        import sys
+        def f(n):
+            frame = sys._getframe(1)
+            calls = frame.f_locals.get("inputs") or [[n], [n]]
+            return max(arguments[0] for arguments in calls) if n == 3 else 3
+    """
+
+
 @INSIDER_FORGING.add("an exception frame that names what ends loops, past any check in its own process", CHECK_FILTERED)
 def forges_an_exception() -> str:
     return (
@@ -95,7 +127,7 @@ def forges_a_digest_value() -> str:
         _FRAME
         + """
         import marshal
-        send(*[frame(b"X", marshal.dumps(("digest", bytes(32)), 2))] * 2, frame(b"D", b""))
+        send(*[frame(b"X", marshal.dumps(("packed", (bytes(32), 50_000, None)), 2))] * 2, frame(b"D", b""))
         os._exit(0)
     """
     )
