@@ -11,7 +11,7 @@ import pytest
 
 from ra3kit.verify import zoo
 from ra3kit.verify.problem import Asserts, Calls, Problem, Streams
-from ra3kit.verify.zoo.attack import HIDDEN, fill
+from ra3kit.verify.zoo.attack import fill
 from ra3kit.verify.zoo.escape import REFERENCE_ANSWER
 
 CANARY = zoo.Canary(
@@ -93,8 +93,8 @@ def test_programs_that_attack_the_compiler_are_large(attack: zoo.Attack) -> None
 
 def test_no_program_knows_a_secret() -> None:
     for attack in ATTACKS:
-        for name in HIDDEN:
-            assert getattr(CANARY, name) not in attack.program, attack.name
+        for secret in (CANARY.secret, CANARY.earlier_secret):
+            assert secret not in attack.program, attack.name
         assert REFERENCE_ANSWER not in attack.program
 
 
@@ -133,6 +133,11 @@ def test_programs_are_told_where_to_look() -> None:
     assert fill("open(CANARY.secret_file); CANARY.pid; CANARY.earlier_mark", CANARY) == (
         "open('/canary/file'); 424242; 'earlier-one'"
     )
+
+
+def test_secrets_are_not_filled_in() -> None:
+    asked = "CANARY.secret; CANARY.earlier_secret"
+    assert fill(asked, CANARY) == asked
 
 
 def test_limits_are_small_so_that_all_of_them_are_quick() -> None:

@@ -133,7 +133,7 @@ def reads_by_detours() -> str:
         def attack():
             path = CANARY.secret_file
             roots = ["/usr/lib/../..", "/usr/lib/../../.", "//", "/proc/self/root", "/proc/1/root", "/proc/self/cwd",
-                     f"/proc/{os.getppid()}/root", f"/proc/{CANARY.pid}/root", "/dev/../", "/proc/thread-self/root"]
+                    f"/proc/{os.getppid()}/root", f"/proc/{CANARY.pid}/root", "/dev/../", "/proc/thread-self/root"]
             for root in roots:
                 try:
                     return open(root + path).read()
@@ -218,9 +218,9 @@ def lists_a_folder() -> str:
     return """
         import os
         def attack():
-            for attempt in (lambda: os.listdir(CANARY.writable_dir), lambda: os.listdir("/etc"),
-                lambda: os.listdir("/proc"),
-                            lambda: [entry.name for entry in os.scandir(CANARY.writable_dir)]):
+            for attempt in (lambda: os.listdir(CANARY.writable_dir), lambda: "passwd" in os.listdir("/etc"),
+                    lambda: os.listdir("/proc"),
+                    lambda: [entry.name for entry in os.scandir(CANARY.writable_dir)]):
                 try:
                     if attempt():
                         return True
@@ -235,10 +235,10 @@ def reads_system_files() -> str:
     return """
         def attack():
             for path in ("/etc/passwd", "/etc/shadow", "/proc/cmdline", "/proc/self/environ", "/proc/self/maps",
-                "/proc/1/environ",
-                         "/proc/kcore", "/proc/kallsyms", "/sys/kernel/notes", "/dev/mem", "/dev/kmsg", "/dev/sda",
-                         "/dev/tty",
-                         "/run/systemd/system", "/etc/resolv.conf", "/etc/hosts"):
+                    "/proc/1/environ",
+                    "/proc/kcore", "/proc/kallsyms", "/sys/kernel/notes", "/dev/mem", "/dev/kmsg", "/dev/sda",
+                    "/dev/tty",
+                    "/run/systemd/system", "/etc/resolv.conf", "/etc/hosts"):
                 try:
                     if open(path, "rb").read(1):
                         return True
@@ -276,8 +276,8 @@ def writes_a_file() -> str:
         import os
         def attack():
             for path in (CANARY.writable_dir + "/new", CANARY.writable_dir + "/bait", "/tmp/ra3kit-zoo",
-                "/var/tmp/ra3kit-zoo",
-                         "/dev/shm/ra3kit-zoo", "ra3kit-zoo", os.path.dirname(os.__file__) + "/ra3kit_zoo.py"):
+                    "/var/tmp/ra3kit-zoo",
+                    "/dev/shm/ra3kit-zoo", "ra3kit-zoo", os.path.dirname(os.__file__) + "/ra3kit_zoo.py"):
                 for flags in (os.O_CREAT | os.O_WRONLY, os.O_WRONLY | os.O_APPEND, os.O_RDWR | os.O_TRUNC):
                     try:
                         file = os.open(path, flags)
@@ -306,8 +306,8 @@ def makes_nodes() -> str:
         def attack():
             place = CANARY.writable_dir + "/node"
             for make in (lambda: os.mkdir(place), lambda: os.mkfifo(place),
-                lambda: os.mknod(place, 0o600 | stat.S_IFREG),
-                         lambda: os.symlink("x", place), lambda: os.mkdir("/tmp/ra3kit-zoo-node")):
+                    lambda: os.mknod(place, 0o600 | stat.S_IFREG),
+                    lambda: os.symlink("x", place), lambda: os.mkdir("/tmp/ra3kit-zoo-node")):
                 try:
                     make()
                     return True
@@ -324,7 +324,7 @@ def renames_and_deletes() -> str:
         def attack():
             bait = CANARY.writable_dir + "/bait"
             for change in (lambda: os.rename(bait, bait + "2"), lambda: os.link(bait, bait + "3"),
-                lambda: os.unlink(bait)):
+                    lambda: os.unlink(bait)):
                 try:
                     change()
                     return True
@@ -341,8 +341,8 @@ def changes_metadata() -> str:
         def attack():
             bait = CANARY.writable_dir + "/bait"
             for change in (lambda: os.chmod(bait, 0o777), lambda: os.chown(bait, os.getuid(), os.getgid()),
-                lambda: os.utime(bait),
-                           lambda: os.setxattr(bait, "user.zoo", b"x"), lambda: os.chmod(CANARY.writable_dir, 0o777)):
+                    lambda: os.utime(bait),
+                    lambda: os.setxattr(bait, "user.zoo", b"x"), lambda: os.chmod(CANARY.writable_dir, 0o777)):
                 try:
                     change()
                     return True
@@ -375,7 +375,7 @@ def changes_root() -> str:
         import os
         def attack():
             for change in (lambda: os.chroot("/usr/lib"), lambda: os.chdir("/usr/lib"),
-                           lambda: os.fchdir(os.open("/usr/lib", os.O_PATH))):
+                    lambda: os.fchdir(os.open("/usr/lib", os.O_PATH))):
                 try:
                     change()
                     return True
@@ -494,7 +494,7 @@ def kills_by_other_calls() -> str:
             }[os.uname().machine]
             pid = CANARY.pid
             results = [libc.syscall(tkill, pid, 15), libc.syscall(tgkill, pid, pid, 15),
-                       libc.syscall(queue, pid, 15, (ctypes.c_uint32 * 32)(15, 0, 0xFFFFFFFF))]
+                    libc.syscall(queue, pid, 15, (ctypes.c_uint32 * 32)(15, 0, 0xFFFFFFFF))]
             handle = libc.syscall(pidfd_open, pid, 0)
             if handle >= 0:
                 results.append(libc.syscall(pidfd_send, handle, 15, None, 0))
@@ -608,7 +608,7 @@ def executes() -> str:
         import os, sys
         def attack():
             for path in (sys.executable, "/bin/true", "/usr/bin/env", "/usr/lib/ld-linux-x86-64.so.2",
-                "/lib64/ld-linux-x86-64.so.2"):
+                    "/lib64/ld-linux-x86-64.so.2"):
                 for run in (os.execv, lambda p, a: os.execve(os.open(p, os.O_PATH), a, {})):
                     try:
                         run(path, [path, "-c", "import os; os.write(32, b'x')"])
@@ -626,8 +626,8 @@ def starts_programs() -> str:
             done = []
             for path in ("/bin/true", "/usr/bin/true", sys.executable):
                 for run in (lambda: os.posix_spawn(path, [path, "--version"], {}),
-                    lambda: subprocess.run([path, "--version"]),
-                            lambda: os.spawnv(os.P_WAIT, path, [path, "--version"]) == 0 or 1 / 0):
+                        lambda: subprocess.run([path, "--version"]),
+                        lambda: os.spawnv(os.P_WAIT, path, [path, "--version"]) == 0 or 1 / 0):
                     try:
                         run()
                         done.append(path)
@@ -857,8 +857,8 @@ def becomes_root() -> str:
         import os
         def attack():
             for change in (lambda: os.setuid(0), lambda: os.setresuid(0, 0, 0), lambda: os.setgid(0),
-                lambda: os.setgroups([0]),
-                           lambda: os.setreuid(-1, 0)):
+                    lambda: os.setgroups([0]),
+                    lambda: os.setreuid(-1, 0)):
                 try:
                     change()
                     return True
@@ -990,9 +990,9 @@ def changes_scheduling() -> str:
             libc = ctypes.CDLL(None)
             ioprio = {"x86_64": 251, "aarch64": 30}[os.uname().machine]
             for change in (lambda: os.nice(-1), lambda: os.sched_setaffinity(0, {0}),
-                lambda: os.setpriority(os.PRIO_PROCESS, 0, -1),
-                           lambda: os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1)),
-                           lambda: os.sched_setaffinity(CANARY.pid, {0})):
+                    lambda: os.setpriority(os.PRIO_PROCESS, 0, -1),
+                    lambda: os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1)),
+                    lambda: os.sched_setaffinity(CANARY.pid, {0})):
                 try:
                     change()
                     return True
@@ -1066,8 +1066,8 @@ def administers() -> str:
                 "x86_64": (169, 167, 179, 163, 175, 172), "aarch64": (142, 224, 60, 89, 105, -1),
             }[os.uname().machine]
             calls = [(reboot, 0xFEE1DEAD, 672274793, 0, None), (swapon, b"/nonexistent", 0),
-                (quota, 0x80000700, None, 0, None),
-                     (acct, b"/nonexistent"), (init_module, b"", 0, b""), (iopl, 0)]
+                    (quota, 0x80000700, None, 0, None),
+                    (acct, b"/nonexistent"), (init_module, b"", 0, b""), (iopl, 0)]
             for call in calls:
                 ctypes.set_errno(0)
                 if libc.syscall(*call) == 0 or ctypes.get_errno() in (errno.ENOENT, errno.EINVAL, errno.ENOEXEC):
@@ -1121,8 +1121,8 @@ def makes_kernel_objects() -> str:
                 "x86_64": (290, 289, 283, 294, 291, 300), "aarch64": (19, 74, 85, 26, 20, 262),
             }[os.uname().machine]
             calls = [(eventfd, 0, 0), (signalfd, -1, bytes(8), 8, 0), (timerfd, 1, 0), (inotify, 0), (epoll, 0),
-                (fanotify, 0, 0),
-                     (447, 0), (444, None, 0, 1)]
+                    (fanotify, 0, 0),
+                    (447, 0), (444, None, 0, 1)]
             return any(libc.syscall(*call) >= 0 for call in calls)
     """
 

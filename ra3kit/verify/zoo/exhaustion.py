@@ -402,7 +402,7 @@ def exception_chain() -> str:
 def constant_folding() -> str:
     return """
         def attack():
-            return 9 ** 9 ** 9 > 0 and ("x" * 4096) * 4096 * 4096 != "" and 1 << (1 << 40) > 0
+            return 9 ** 9 ** 8 > 0 and ("x" * 4096) * 4096 * 32 != ""
     """
 
 
@@ -436,7 +436,7 @@ def giant_literal() -> str:
 def format_bomb() -> str:
     return """
         def attack():
-            return len(f"{1:>900000000}") + len("%900000000d" % 1) > 0
+            return len(f"{1:>700000000}") + len("%700000000d" % 1) > 0
     """
 
 
