@@ -60,18 +60,22 @@ def run(args: argparse.Namespace) -> int:
 def lines(report: Report) -> list[str]:
     """What a person reads."""
     attacks = sum(report.attacks.values())
+    seen = [name for name in report.limits if not name.startswith("honest/")]
+    contained = attacks - len(report.lost) - len(seen)
+    passed = report.solutions - len(report.rejected) - (len(report.limits) - len(seen))
     rows = {
         "machine": f"{platform.machine()}, kernel {platform.release()}, user {os.getuid()}",
         **_walls(report.walls),
         "isolation": report.label,
-        "solutions": f"{report.solutions - len(report.rejected)} of {report.solutions} pass",
-        "hostile programs": f"{attacks - len(report.lost)} of {attacks} contained ({_by_category(report)})",
+        "solutions": f"{passed} of {report.solutions} pass",
+        "hostile programs": f"{contained} of {attacks} contained ({_by_category(report)})",
         "left behind": f"{len(report.left_behind)} processes, files, pieces of shared memory",
         "time": f"{report.seconds:.0f} s",
     }
     found = [f"{key:<20} {value}" for key, value in rows.items()]
-    found += [f"REJECTED  {name}: {why}" for name, why in report.rejected.items()]
-    found += [f"LOST      {name}: {why}" for name, why in report.lost.items()]
+    found += [f"REJECTED  {name}: {_last_line(why)}" for name, why in report.rejected.items()]
+    found += [f"LOST      {name}: {_last_line(why)}" for name, why in report.lost.items()]
+    found += [f"LIMIT     {name}: {why}" for name, why in report.limits.items()]
     found += [f"LEFT      {what}" for what in report.left_behind]
     found.append(
         "The sandbox holds." if report.holds else "The sandbox does NOT hold: please report what you see here."
@@ -88,10 +92,19 @@ def _walls(walls: dict[str, Any]) -> dict[str, str]:
         "seccomp": walls["seccomp"],
         "namespaces": walls["namespaces"],
         "own user id": uid,
-        "threads": "counted, so allowed" if walls["threads"] else "can't be counted here, so denied to programs",
+        "threads": {
+            "counted": "limited by the kernel",
+            "watched": "limited by the server, which looks now and then",
+            "denied": "can't be counted here, so denied to programs",
+        }[walls["threads"]],
         "bubblewrap": "installed" if has_bubblewrap() else "not installed; needed only without Landlock",
     }
 
 
 def _by_category(report: Report) -> str:
     return ", ".join(f"{count} {category}" for category, count in sorted(report.attacks.items()))
+
+
+def _last_line(text: str) -> str:
+    """Of a traceback, what it says."""
+    return text.strip().splitlines()[-1] if text.strip() else text

@@ -55,11 +55,13 @@ class Readable:
         paths: files and folders it may read.
         listed: folders whose names it may list, but not read.
         packages: module -> folder it is imported from, besides the standard library.
+        links: symbolic links that lead to `paths`, and where to: on most systems /lib is /usr/lib.
     """
 
     paths: tuple[str, ...]
     listed: tuple[str, ...]
     packages: dict[str, str]
+    links: dict[str, str]
 
 
 def readable(packages: tuple[str, ...] = ("numpy",)) -> Readable:
@@ -82,7 +84,8 @@ def readable(packages: tuple[str, ...] = ("numpy",)) -> Readable:
         place = Path(next(iter(spec.submodule_search_locations)))
         found[name] = str(place.parent)
         paths += [str(path) for path in (place, place.with_name(f"{place.name}.libs")) if path.exists()]
-    return Readable(tuple(sorted(set(map(os.path.realpath, paths)))), tuple(sorted(stdlib)), found)
+    links = {path: os.readlink(path) for path in _LIBRARIES if os.path.islink(path)}
+    return Readable(tuple(sorted(set(map(os.path.realpath, paths)))), tuple(sorted(stdlib)), found, links)
 
 
 def command(control: int, view: Readable, isolation: Isolation, namespaces: bool, preload: bool) -> list[str]:
@@ -95,9 +98,11 @@ def command(control: int, view: Readable, isolation: Isolation, namespaces: bool
         "paths": view.paths,
         "listed": view.listed,
         "packages": view.packages,
+        "links": view.links,
         "preload": preload,
         "landlock": isolation == "landlock",
         "namespaces": namespaces and isolation == "landlock",
+        "bubblewrap": isolation == "bubblewrap",
         "unconfined": isolation == "none",
     }
     server = [_interpreter(), *OPTIONS, str(JAIL), json.dumps(config), owner()]
@@ -116,9 +121,13 @@ def _interpreter() -> str:
 
 def _bubblewrap(view: Readable) -> list[str]:
     binds = [_interpreter(), str(JAIL), *view.listed, *view.paths]
-    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--dev", "/dev"]
+    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
     for path in binds:
-        words += ["--ro-bind", path, path]
+        words += ["--dev-bind" if path.startswith("/dev/") else "--ro-bind", path, path]
+    for key, value in environment().items():
+        words += ["--setenv", key, value]
+    for path, target in view.links.items():
+        words += ["--symlink", target, path]
     for folder in view.listed:
         for name in _INSTALLED:
             if os.path.isdir(os.path.join(folder, name)):

@@ -36,7 +36,7 @@ class Ended:
     Args:
         data: what it wrote to its pipe.
         code: exit code; negative: the signal that ended it.
-        killed: "time", "wall" or "asked" when the server ended it.
+        killed: "time", "wall", "threads" or "asked" when the server ended it.
         seconds: CPU seconds.
         overflow: it wrote more than allowed and was ended.
     """

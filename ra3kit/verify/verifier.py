@@ -20,6 +20,7 @@ from ra3kit.verify import isolation as walls_of
 from ra3kit.verify.isolation import Isolation, NoSandbox
 from ra3kit.verify.jail import compare, frames, wire
 from ra3kit.verify.problem import JUDGED, Asserts, Calls, Problem, Status, Streams, Verdict
+from ra3kit.verify.recording import independent
 from ra3kit.verify.sandbox import Ended, Job, Sandbox, SandboxLost, sealed
 
 MAX_PROGRAM = 4 * 2**20
@@ -299,7 +300,7 @@ def attempts():
     done = []
     for name, attempt in {
         "read a file": lambda: os.open("/etc/passwd", os.O_RDONLY),
-        "list a folder": lambda: os.listdir("/etc"),
+        "list a folder": lambda: os.listdir("/etc").index("passwd"),
         "write a file": lambda: os.open("/tmp/ra3kit-probe", os.O_WRONLY | os.O_CREAT),
         "see processes": lambda: os.listdir("/proc"),
         "make a process": lambda: os.fork() or os._exit(0),
@@ -309,7 +310,7 @@ def attempts():
         try:
             attempt()
             done.append(name)
-        except OSError:
+        except (OSError, ValueError):
             pass
     import email.mime.text  # the standard library can be read
     return done
@@ -364,9 +365,11 @@ class _Prepared:
             self.tests = asserts_payload(tests)
             settings = "asserts"
             contents = [self.tests]
-            if tests.recorded is not None:
-                self.recorded = _Prepared(Problem(problem.id, tests.recorded, limits=problem.limits))
-                contents.append(self.recorded.digest)
+            if (calls := tests.recorded) is not None and independent(tests.code, tests.entry_point, calls.entry_point):
+                recorded = _Prepared(Problem(problem.id, calls, limits=problem.limits))
+                if recorded.whole:  # a NaN among the answers equals nothing
+                    self.recorded = recorded
+                    contents.append(recorded.digest)
         else:
             self.tests = b""
             settings = "streams"
@@ -457,6 +460,8 @@ def _end_status(ended: Ended) -> tuple[Status, str]:
     if ended.killed in ("time", "wall"):
         what = "CPU" if ended.killed == "time" else "wall clock"
         return "timeout", f"out of {what} time after {ended.seconds:.1f} CPU seconds"
+    if ended.killed == "threads":
+        return "crash", "it had more threads than allowed"
     if ended.code == -24:
         return "timeout", "out of CPU time"
     if ended.code < 0:
@@ -651,8 +656,7 @@ async def _stopped(running: asyncio.Task[Ended], progress: _Progress) -> Ended:
 
 
 async def _judge_asserts(sandbox: Sandbox, source: bytes, prepared: _Prepared) -> Verdict:
-    """On a record if there is one: right by its bytes, or a replay to the tests; else the tests and the program
-    together."""
+    """On a record if there is one: right by its bytes, or a replay to the tests; else tests and program together."""
     if prepared.recorded is None:
         return await _judge_live(sandbox, source, prepared)
     verdict = await _judge_recorded(sandbox, source, prepared, prepared.recorded)

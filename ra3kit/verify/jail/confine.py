@@ -21,14 +21,14 @@ class Cage:
         ruleset: Landlock ruleset, None under bubblewrap.
         filters: seccomp filter with threads, and without.
         uid: own user id for programs, None where we can't change it.
-        counted: whether the kernel can limit the number of a program's threads. For user 0 it doesn't.
+        threads: whether programs may start any.
         address_space: bytes of address space the server takes itself.
     """
 
     ruleset: int | None
     filters: tuple[bytes, bytes]
     uid: int | None
-    counted: bool
+    threads: bool
     address_space: int
 
 
@@ -94,7 +94,7 @@ def apply(cage: Cage, seconds: float, memory: int, threads: int, others: int, re
     if cage.ruleset is not None:
         kernel.landlock_restrict(cage.ruleset)
         os.close(cage.ruleset)
-    program = cage.filters[0] if cage.counted and threads > 1 else cage.filters[1]
+    program = cage.filters[0] if cage.threads and threads > 1 else cage.filters[1]
     kernel.set_seccomp(seccomp.for_process(program, os.getpid()))
 
 

@@ -4,7 +4,7 @@ read."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from . import kernel
 
@@ -40,8 +40,11 @@ def _map_ids(user: int, group: int) -> None:
             raise OSError(error.errno, f"{name}: {error.strerror}") from error
 
 
-def change_root(paths: Sequence[str]) -> None:
+def change_root(paths: Sequence[str], links: Mapping[str, str]) -> None:
     """Replace the root by an empty one into which `paths` are bound, read-only, at the places they have now.
+
+    Args:
+        links: symbolic links to make besides: path -> target.
 
     Raises:
         OSError: a mount is refused.
@@ -63,6 +66,9 @@ def change_root(paths: Sequence[str]) -> None:
         flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID
         kernel.mount("", target, "", flags | device | kept)
         os.close(source)
+    for path, target in links.items():
+        os.makedirs(os.path.dirname(root + path), 0o755, exist_ok=True)
+        os.symlink(target, root + path)
     old = root + "/old"
     os.mkdir(old)
     kernel.pivot_root(root, old)

@@ -31,6 +31,8 @@ MAX_HEADER = 1 << 16
 SLACK_PROCESSES = 8
 _UNKNOWN_ADDRESS_SPACE = 700 << 20
 _THREAD_STACK = 8 << 20
+_WATCH_MILLISECONDS = 20
+_COUNT_SECONDS, _COUNT_SLACK = 1.0, 32  # how long a count of the user's threads holds, and how many may come meanwhile
 _RULESET, _CONTROL, _FIRST_DESCRIPTOR, _LAST_DESCRIPTOR = 30, 31, 32, 1 << 20  # descriptors of a child
 
 # what programs import most; loaded once, before any program
@@ -83,6 +85,7 @@ class Child:
     seconds: float
     wall_end: float
     next_look: float
+    threads: int
     killed: str | None = None
     clock: int = field(init=False)
 
@@ -95,22 +98,23 @@ def main(config: dict[str, Any]) -> None:
 
     Args:
         config: "control" (descriptor); "serial" (a number of its own); "paths" whose contents may be read, "listed"
-            whose names may; "packages" (module -> parent folder); and bools: "preload" (import the packages now),
-            "landlock", "namespaces", "unconfined".
+            whose names may, "links" that lead there; "packages" (module -> parent folder); and bools: "preload"
+            (import the packages now), "landlock", "namespaces", "bubblewrap" (which has made namespaces), "unconfined".
     """
     control = socket.socket(fileno=os.dup(config["control"]))  # a low number, so that a child's limit holds for it
     os.close(config["control"])
-    loadavg = _open("/proc/loadavg")
     walls: dict[str, Any] = {"namespaces": "not asked for", "user": os.getuid()}
-    if config["namespaces"] and not config["unconfined"]:
-        walls["namespaces"] = _enter_namespaces([*config["paths"], *config["listed"]])
+    if config["bubblewrap"]:
+        walls["namespaces"] = "yes"
+    elif config["namespaces"] and not config["unconfined"]:
+        walls["namespaces"] = _enter_namespaces([*config["paths"], *config["listed"]], config["links"])
     statm = _STATM.pop() if _STATM else _open("/proc/self/statm")
     _preload(config["packages"], config["preload"])
     cage = _prepare(config, walls, statm)
     control.send(json.dumps({"hello": walls}).encode())
     gc.collect()
     gc.freeze()
-    Server(control, cage, config["unconfined"], loadavg if _counts_everything(walls) else None).serve()
+    Server(control, cage, config["unconfined"], walls["threads"] == "watched").serve()
 
 
 _STATM: list[int] = []
@@ -123,14 +127,20 @@ def _open(path: str) -> int | None:
         return None
 
 
-def _counts_everything(walls: dict[str, Any]) -> bool:
-    """Whether the kernel counts the user's other processes with a program's: not for a uid of its own, nor in a user
-    namespace of its own since Linux 5.14."""
+def _thread_limit(walls: dict[str, Any], proc: bool) -> str:
+    """How the number of a program's threads is held.
+
+    "counted": by the kernel, which counts them apart under a user id of their own, and in a user namespace since 5.14.
+    "watched": it counts all of the user's processes together, or none for user 0; so the server looks, and kills.
+    "denied": it can't look either, so there are none.
+    """
     version = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
-    return walls["uid"] is None and not (walls["namespaces"] == "yes" and version >= (5, 14))
+    if walls["uid"] is not None or (walls["namespaces"] == "yes" and os.getuid() != 0 and version >= (5, 14)):
+        return "counted"
+    return "watched" if proc else "denied"
 
 
-def _enter_namespaces(paths: list[str]) -> str:
+def _enter_namespaces(paths: list[str], links: dict[str, str]) -> str:
     """ "yes" in a process inside new namespaces; else the reason why there are none."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -146,7 +156,7 @@ def _enter_namespaces(paths: list[str]) -> str:
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             try:
                 _STATM.append(os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC))
-                namespaces.change_root(paths)
+                namespaces.change_root(paths, links)
             except OSError as error:
                 os.write(writing, str(error).encode())
                 os._exit(1)
@@ -227,8 +237,8 @@ def _prepare(config: dict[str, Any], walls: dict[str, Any], statm: int | None) -
                 walls["landlock"] = str(error)
         uid = confine.own_uid(config["serial"], os.__file__)
     walls["uid"] = uid
-    walls["threads"] = counted = uid is not None or os.getuid() != 0
-    return confine.Cage(ruleset, filters, uid, counted, _address_space(statm))
+    walls["threads"] = _thread_limit(walls, os.path.exists("/proc/self/stat"))
+    return confine.Cage(ruleset, filters, uid, walls["threads"] != "denied", _address_space(statm))
 
 
 def _address_space(statm: int | None) -> int:
@@ -240,11 +250,12 @@ def _address_space(statm: int | None) -> int:
 class Server:
     """The loop."""
 
-    def __init__(self, control: socket.socket, cage: confine.Cage, unconfined: bool, loadavg: int | None):
+    def __init__(self, control: socket.socket, cage: confine.Cage, unconfined: bool, watching: bool):
         self.control = control
         self.cage = cage
         self.unconfined = unconfined
-        self.loadavg = loadavg
+        self.watching = watching
+        self.others, self.counted_at = 0, -_COUNT_SECONDS
         self.children: dict[int, Child] = {}  # by handle
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
@@ -266,7 +277,8 @@ class Server:
         if not self.children:
             return None
         next_look = min(min(child.next_look, child.wall_end) for child in self.children.values())
-        return max(0, math.ceil((next_look - time.monotonic()) * 1000))
+        patience = max(0, math.ceil((next_look - time.monotonic()) * 1000))
+        return min(patience, _WATCH_MILLISECONDS) if self.watching else patience
 
     def receive(self) -> bool:
         message, descriptors, _, _ = socket.recv_fds(self.control, MAX_HEADER, 8)
@@ -282,10 +294,7 @@ class Server:
         return True
 
     def start(self, header: dict[str, Any], descriptors: list[int]) -> None:
-        others = SLACK_PROCESSES
-        if self.loadavg is not None:
-            # the kernel counts all processes of this user with ours; all there are is a bound it can't do without
-            others += int(os.pread(self.loadavg, 100, 0).split()[3].split(b"/")[1])
+        others = SLACK_PROCESSES + (self.count_others() if self.watching else 0)
         pid = kernel.fork()
         if pid == 0:
             try:
@@ -297,8 +306,18 @@ class Server:
         now = time.monotonic()
         handle = os.pidfd_open(pid)
         seconds = float(header["seconds"])
-        self.children[handle] = Child(header["job"], pid, handle, seconds, now + header["wall"], now + seconds)
+        self.children[handle] = Child(
+            header["job"], pid, handle, seconds, now + header["wall"], now + seconds, header["threads"]
+        )
         self.poll.register(handle, select.POLLIN)
+
+    def count_others(self) -> int:
+        """Threads of this user, with which the kernel counts ours; looked up now and then."""
+        now = time.monotonic()
+        if now - self.counted_at >= _COUNT_SECONDS:
+            self.counted_at = now
+            self.others = sum(_threads(int(name)) for name in os.listdir("/proc") if name.isdigit() and _is_ours(name))
+        return self.others + _COUNT_SLACK
 
     def child(self, header: dict[str, Any], descriptors: list[int], others: int) -> None:
         """In the child: put up the walls, say so only if they don't stand, and become the job."""
@@ -330,7 +349,9 @@ class Server:
         for child in self.children.values():
             if child.killed:
                 continue
-            if now >= child.wall_end:
+            if self.watching and _threads(child.pid) > child.threads:
+                self.kill(child, "threads")
+            elif now >= child.wall_end:
                 self.kill(child, "wall")
             elif now >= child.next_look:
                 left = child.seconds - _cpu(child)
@@ -360,6 +381,21 @@ class Server:
             "cpu_limit": -code in (signal.SIGXCPU,),
         }
         self.control.send(json.dumps(end).encode())
+
+
+def _threads(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[17])
+    except OSError:  # it has just ended
+        return 0
+
+
+def _is_ours(name: str) -> bool:
+    try:
+        return os.stat(f"/proc/{name}").st_uid == os.getuid()
+    except OSError:  # it has just ended
+        return False
 
 
 def _cpu(child: Child) -> float:
