@@ -15,6 +15,8 @@ from ra3kit.errors import RA3Error, nearest
 VERBS = {
     "fit": "train a recipe",
     "eval": "measure pass@k of a model on a benchmark",
+    "verify": "judge programs in the sandbox",
+    "doctor": "probe the sandbox and test it with hostile programs",
     "ls": "list the recipes",
     "show": "print a recipe as it will be run",
     "cp": "copy a recipe, to own and change it",

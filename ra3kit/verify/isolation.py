@@ -70,7 +70,9 @@ def readable(packages: tuple[str, ...] = ("numpy",)) -> Readable:
     Raises:
         NoSandbox: a package that was asked for is not installed (numpy may be missing).
     """
-    stdlib = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    # of the Python under a virtual environment, whose own folders hold what is installed
+    base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
+    stdlib = {sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")}
     paths: list[str] = [path for path in (*_LIBRARIES, *_FILES) if os.path.exists(path)]
     for folder in stdlib:
         paths += [entry.path for entry in os.scandir(folder) if entry.name not in _INSTALLED]

@@ -114,6 +114,7 @@ def test_only_the_standard_library_and_what_was_asked_for_can_be_read():
     view = readable(("numpy",))
     assert not any("site-packages" in path and "numpy" not in path for path in view.paths)
     assert set(view.packages) == {"numpy"}
+    assert not any(os.path.isdir(os.path.join(folder, "numpy")) for folder in view.listed)
     assert not any(path in ("/", "/etc", "/proc", "/home", "/root", "/tmp", "/dev") for path in view.paths)
     with pytest.raises(NoSandbox, match="no_such_package"):
         readable(("no_such_package",))
