@@ -54,12 +54,14 @@ class Readable:
     Args:
         paths: files and folders it may read.
         listed: folders whose names it may list, but not read.
+        mounts: folders and files that hold the paths, fewer and larger: what a root of its own is made of.
         packages: module -> folder it is imported from, besides the standard library.
         links: symbolic links that lead to `paths`, and where to: on most systems /lib is /usr/lib.
     """
 
     paths: tuple[str, ...]
     listed: tuple[str, ...]
+    mounts: tuple[str, ...]
     packages: dict[str, str]
     links: dict[str, str]
 
@@ -73,7 +75,9 @@ def readable(packages: tuple[str, ...] = ("numpy",)) -> Readable:
     # of the Python under a virtual environment, whose own folders hold what is installed
     base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
     stdlib = {sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")}
-    paths: list[str] = [path for path in (*_LIBRARIES, *_FILES) if os.path.exists(path)]
+    libraries = [os.path.realpath(path) for path in _LIBRARIES if os.path.isdir(path)]
+    paths: list[str] = [path for folder in libraries for path in _without_python(folder)]
+    paths += [path for path in _FILES if os.path.exists(path)]
     for folder in stdlib:
         paths += [entry.path for entry in os.scandir(folder) if entry.name not in _INSTALLED]
     found: dict[str, str] = {}
@@ -87,7 +91,21 @@ def readable(packages: tuple[str, ...] = ("numpy",)) -> Readable:
         found[name] = str(place.parent)
         paths += [str(path) for path in (place, place.with_name(f"{place.name}.libs")) if path.exists()]
     links = {path: os.readlink(path) for path in _LIBRARIES if os.path.islink(path)}
-    return Readable(tuple(sorted(set(map(os.path.realpath, paths)))), tuple(sorted(stdlib)), found, links)
+    folders = tuple({*libraries, *stdlib})
+    mounts = {*folders, *(path for path in paths if not path.startswith(folders))}
+    return Readable(
+        tuple(sorted(set(map(os.path.realpath, paths)))), tuple(sorted(stdlib)), tuple(sorted(mounts)), found, links
+    )
+
+
+def _without_python(folder: str) -> list[str]:
+    """A library folder, or what is in it but for other Pythons and what is installed for them."""
+    entries = list(os.scandir(folder))
+    pythons = [entry for entry in entries if entry.name.startswith(("python", "pypy")) and entry.is_dir()]
+    if not pythons:
+        return [folder]
+    # a link leads to another entry, or out of here, where a program has no business
+    return [entry.path for entry in entries if entry not in pythons and not entry.is_symlink()]
 
 
 def command(control: int, view: Readable, isolation: Isolation, namespaces: bool, preload: bool) -> list[str]:
@@ -99,6 +117,7 @@ def command(control: int, view: Readable, isolation: Isolation, namespaces: bool
         "serial": secrets.randbelow(1 << 30),
         "paths": view.paths,
         "listed": view.listed,
+        "mounts": view.mounts,
         "packages": view.packages,
         "links": view.links,
         "preload": preload,
@@ -122,7 +141,7 @@ def _interpreter() -> str:
 
 
 def _bubblewrap(view: Readable) -> list[str]:
-    binds = [_interpreter(), str(JAIL), *view.listed, *view.paths]
+    binds = [_interpreter(), str(JAIL), *view.mounts]
     words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
     for path in binds:
         words += ["--dev-bind" if path.startswith("/dev/") else "--ro-bind", path, path]
@@ -130,11 +149,23 @@ def _bubblewrap(view: Readable) -> list[str]:
         words += ["--setenv", key, value]
     for path, target in view.links.items():
         words += ["--symlink", target, path]
-    for folder in view.listed:
-        for name in _INSTALLED:
-            if os.path.isdir(os.path.join(folder, name)):
-                words += ["--tmpfs", os.path.join(folder, name)]
+    for hidden in _hidden(view):
+        words += ["--tmpfs", hidden]
     return [*words, "--remount-ro", "/", "--"]
+
+
+def _hidden(view: Readable) -> list[str]:
+    """What lies in the mounts and may not be read: installed packages, other Pythons."""
+    installed = [os.path.join(folder, name) for folder in view.listed for name in _INSTALLED]
+    pythons = [
+        entry.path
+        for folder in view.mounts
+        if os.path.isdir(folder)
+        for entry in os.scandir(folder)
+        if entry.name.startswith(("python", "pypy")) and entry.is_dir(follow_symlinks=False)
+        if not any(path == entry.path or path.startswith(entry.path + "/") for path in view.listed)
+    ]
+    return [path for path in (*installed, *pythons) if os.path.isdir(path)]
 
 
 def environment() -> dict[str, str]:

@@ -149,13 +149,16 @@ async def _run(sandbox: Sandbox, problem: Problem) -> _Answer:
 
 
 def _expected(ended: Ended, count: int) -> _Answer:
-    found, _ = frames.unpack(ended.data)
+    found, _ = frames.unpack(ended.data, count + 1)
     values: list[Any] = []
     for index, frame in enumerate(found[:count]):
         if frame.kind not in (wire.PLAIN, wire.TREE, frames.DIGEST):
             said = frame.payload.decode("utf-8", "replace") or frame.kind.decode()
             return _Answer(ended.seconds, error=f"input {index}: {said}")
-        values.append(_kept(frame))
+        try:
+            values.append(_kept(frame))
+        except wire.WireError as error:
+            return _Answer(ended.seconds, error=f"input {index}: its answer can't be read: {error}")
     if len(values) != count:
         return _Answer(ended.seconds, error=f"{len(values)} of {count} inputs answered, then exit code {ended.code}")
     return _Answer(ended.seconds, values)

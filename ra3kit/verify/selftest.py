@@ -19,11 +19,6 @@ GRACE_SECONDS = 20.0
 """Over its wall clock an attack may take this long until its verdict is there: a busy machine, a referee, a new
 server."""
 
-WITHOUT_NAMESPACES = {
-    "measures_a_file": "without namespaces a program sees that a file exists, its size and dates (not what is in it)",
-}
-"""What Landlock alone doesn't keep from a program (docs/sandbox.md)."""
-
 _THREAD = "can't start new thread"
 
 _SANDBOX_UIDS = range(2_000_000_000, 2_100_000_000)
@@ -119,8 +114,8 @@ async def _selftest(
                     begun = time.monotonic()
                     verdict = await verifier.verify(attack.program, attack.problem)
                     how = won(attack, verdict, time.monotonic() - begun, canaries)
-                    if how and attack.name in WITHOUT_NAMESPACES and report.walls["namespaces"] != "yes":
-                        report.limits[f"{attack.category}/{attack.name}"] = WITHOUT_NAMESPACES[attack.name]
+                    if how and attack.needs == "namespaces" and report.walls["namespaces"] != "yes":
+                        report.limits[f"{attack.category}/{attack.name}"] = f"without namespaces: {attack.why}"
                     elif how:
                         report.lost[f"{attack.category}/{attack.name}"] = how
                     on_done()

@@ -6,6 +6,7 @@ confined process that holds no secret but the answer it compares, decides.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import collections
 import hashlib
@@ -24,10 +25,11 @@ from ra3kit.verify.recording import independent
 from ra3kit.verify.sandbox import Ended, Job, Sandbox, SandboxLost, sealed
 
 MAX_PROGRAM = 4 * 2**20
-"""Bytes of source; longer programs are refused."""
+"""Bytes of source; longer programs fail."""
 
 ATTEMPTS = 3
-REFEREE_SECONDS = 10.0
+REFEREE_SECONDS = 3.0
+_REFEREE_BYTES_PER_SECOND = 1 << 21  # what it decodes and compares, with room
 REFEREE_MEMORY = 1 << 30
 _REPORT_BYTES = 1 << 22
 _LAST_WORDS = 0.5  # seconds a program has to end after its tests have
@@ -110,13 +112,15 @@ class Verifier:
     async def verify(self, program: str, problem: Problem, stop_early: bool | None = None) -> Verdict:
         """The verdict on one program; waits for a free worker. Never raises for what a program does."""
         early = self.stop_early if stop_early is None else stop_early
+        if (why := unfit(problem)) is not None:
+            return Verdict("refused", why, total=_count(problem))
         try:
             source = program.encode()
         except UnicodeEncodeError as error:
-            return Verdict("refused", f"the program is not Unicode text: {error}", total=_count(problem))
+            return Verdict("fail", f"the program is not Unicode text: {error}", total=_count(problem))
         if len(source) > MAX_PROGRAM:
             why = f"the program has {len(source)} bytes, {MAX_PROGRAM} are allowed"
-            return Verdict("refused", why, total=_count(problem))
+            return Verdict("fail", why, total=_count(problem))
         try:
             prepared = self._prepare(problem)
         except wire.WireError as error:
@@ -146,7 +150,7 @@ class Verifier:
             slot = await self._idle.get()
             try:
                 sandbox = await self._server(slot, preload)
-                return replace(await judge(sandbox, source, prepared, early), isolation=sandbox.label)
+                return _for_people(await judge(sandbox, source, prepared, early), sandbox.label)
             except (SandboxLost, walls_of.WallsDown, NoSandbox, OSError, json.JSONDecodeError) as error:
                 why = f"{type(error).__name__}: {error}"
                 self.internal_errors.append(f"{prepared.problem.id}: {why}")
@@ -325,7 +329,7 @@ async def probed(sandbox: Sandbox) -> Sandbox:
     """
     tests = b"".join(wire.encode(("attempts", [()], None)))
     ended = await sandbox.run(Job("calls", [_PROBE.encode(), tests], 5.0, 1 << 28, 1 << 16))
-    answers = frames.unpack(ended.data)[0]
+    answers = frames.unpack(ended.data, 2)[0]
     nothing = frames.Frame(*wire.encode([]))
     if answers[:1] != [nothing]:
         sandbox.close()
@@ -337,6 +341,42 @@ async def probed(sandbox: Sandbox) -> Sandbox:
 def _count(problem: Problem) -> int:
     tests = problem.tests
     return 1 if isinstance(tests, Asserts) else len(tests.inputs)
+
+
+def unfit(problem: Problem) -> str | None:
+    """Why a problem can't tell right from wrong, None if it may."""
+    tests = problem.tests
+    if _count(problem) == 0:
+        return f"{problem.id} has no tests"
+    if isinstance(tests, (Calls, Streams)):
+        expected = tests.expected if isinstance(tests, Calls) else tests.outputs
+        if len(expected) != len(tests.inputs):
+            return f"{problem.id} has {len(tests.inputs)} inputs and {len(expected)} expected answers"
+    if isinstance(tests, Streams) and tests.checker is not None:
+        return _unfit_checker(tests.checker)
+    return None
+
+
+def _unfit_checker(source: str) -> str | None:
+    """A checker that executes what it is given would let a program accept itself."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        return f"the checker does not parse: {error}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in ("eval", "exec", "compile", "__import__"):
+            return f"the checker uses {node.id}(), with which a program's output could accept itself"
+    return None
+
+
+def _for_people(verdict: Verdict, label: str) -> Verdict:
+    """What a program wrote, without the characters that would steer a terminal."""
+    failure = {key: _printable(value) if isinstance(value, str) else value for key, value in verdict.failure.items()}
+    return replace(verdict, reason=_printable(verdict.reason), failure=failure, isolation=label)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 class _Prepared:
@@ -445,7 +485,8 @@ _WORN_OUT = {"right": [], "failure": {"error": "the answer could not be compared
 async def _referee(sandbox: Sandbox, kind: Any, value: Any, worn_out: dict[str, Any] = _WORN_OUT) -> dict[str, Any]:
     """Ask a referee. A referee that a hostile answer wore out says the answer is wrong."""
     payload = b"".join(wire.encode(value))
-    job = Job(kind, [payload], REFEREE_SECONDS, REFEREE_MEMORY + 4 * len(payload), _REPORT_BYTES, trusted=True)
+    seconds = REFEREE_SECONDS + len(payload) / _REFEREE_BYTES_PER_SECOND
+    job = Job(kind, [payload], seconds, REFEREE_MEMORY + 4 * len(payload), _REPORT_BYTES, trusted=True)
     ended = await sandbox.run(job)
     if ended.code == 0 and ended.data:
         report: dict[str, Any] = json.loads(ended.data)
@@ -516,7 +557,7 @@ async def _judge_calls_once(
         ended = await sandbox.run(job)
     if prepared.whole and ended.data == prepared.golden:
         return Verdict("pass", passed=total, total=total, base=_base(tests, None), seconds=ended.seconds)
-    found, _ = frames.unpack(ended.data)
+    found, _ = frames.unpack(ended.data, total + 1)
     if found[:1] and found[0].kind in (frames.LOAD_ERROR, frames.MEMORY) and len(found) == 1:
         return _not_loaded(found[0], total, tests, ended.seconds)
     try:
@@ -633,7 +674,7 @@ async def _run_early(sandbox: Sandbox, job: Job, prepared: _Prepared, tests: Cal
     try:
         await asyncio.wait({running, differing}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
-            found, _ = frames.unpack(b"".join(progress.pieces))
+            found, _ = frames.unpack(b"".join(progress.pieces), len(tests.inputs) + 1)
             await _look_at(sandbox, found[: len(tests.inputs)], prepared, tests, answers, True, job.long)
             if False in answers.right.values():
                 stop.set()
@@ -674,7 +715,7 @@ async def _judge_recorded(sandbox: Sandbox, source: bytes, prepared: _Prepared, 
     ended = await sandbox.run(job)
     if ended.data == recorded.golden:
         return Verdict("pass", "", 1, 1, None, {}, ended.seconds)
-    found, _ = frames.unpack(ended.data)
+    found, _ = frames.unpack(ended.data, len(calls.inputs) + 1)
     if len(found) == 1 and found[0].kind in (frames.LOAD_ERROR, frames.MEMORY):
         return _not_loaded(found[0], 1, calls, ended.seconds)
     inputs = [wire.encode(list(arguments)) for arguments in calls.inputs]
@@ -702,7 +743,7 @@ async def serve_tests(sandbox: Sandbox, program: Job, tests: bytes | int) -> tup
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     tests_end, program_end = ours.detach(), theirs.detach()
     serving = asyncio.create_task(sandbox.run(program, channel=program_end))
-    seconds = max(REFEREE_SECONDS, program.seconds)
+    seconds = REFEREE_SECONDS + program.seconds
     try:
         testing = Job("asserts", [tests], seconds, REFEREE_MEMORY, _REPORT_BYTES, trusted=True)
         tested = await sandbox.run(testing, channel=tests_end)

@@ -27,6 +27,7 @@ def accepts(got, expected, arguments=(), atol=0.0, oracle=None, exact=True):
         (collections.Counter("aab"), {"a": 2, "b": 1}),
         (np.int64(3), 3),
         (np.array([1.0, 2.0]), np.array([1.0, 2.0 + 1e-9])),
+        ([np.array([1.0, 2.0])], [np.array([1.0, 2.0 + 1e-9])]),
         (decimal.Decimal("1.0"), 1),
         (math.inf, math.inf),
         ([], []),
@@ -60,6 +61,8 @@ def test_right(got, expected):
         ([], [0.0]),
         ([1.0, 2.0], np.array([1.0, 2.0])),
         (np.array([1.0]), 1.0),
+        ([np.array([1.0, 2.0])], [np.array([1.0, 2.1])]),
+        (np.empty((0, 3)), np.empty((0, 2))),
     ],
 )
 def test_wrong(got, expected):

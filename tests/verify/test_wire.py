@@ -197,11 +197,11 @@ def test_nan_is_carried():
 @given(st.lists(st.tuples(st.sampled_from([b"V", b"E", b"D"]), st.binary(max_size=50))), st.integers(0, 40))
 def test_frames_come_back_and_a_torn_one_waits(items, torn):
     data = b"".join(frames.pack(*item) for item in items)
-    found, end = frames.unpack(data)
+    found, end = frames.unpack(data, len(items) + 1)
     assert [tuple(frame) for frame in found] == items
     assert end == len(data)
     cut = data[: max(0, len(data) - torn)]
-    found, end = frames.unpack(cut)
+    found, end = frames.unpack(cut, len(items) + 1)
     assert [tuple(frame) for frame in found] == items[: len(found)]
     assert len(found) == len(items) or end <= len(cut)
 

@@ -37,7 +37,7 @@ def same(got: Any, expected: Any, atol: float) -> bool:
     """Equal, or equal up to floats within tolerance at the same places of the same structure."""
     if hasattr(got, "shape") or hasattr(expected, "shape"):
         return _same_arrays(got, expected, atol)
-    if got == expected:
+    if _equal(got, expected):
         return True
     if type(got) is not type(expected):
         return False
@@ -49,6 +49,13 @@ def same(got: Any, expected: Any, atol: float) -> bool:
         # an infinity is near nothing but itself, and inf <= inf would say otherwise
         return cmath.isfinite(got) and cmath.isfinite(expected) and abs(got - expected) <= atol + RTOL * abs(expected)
     return False
+
+
+def _equal(got: Any, expected: Any) -> bool:
+    try:
+        return bool(got == expected)
+    except ValueError:  # lists of arrays, whose equality is an array: to be compared one by one
+        return False
 
 
 def _same_arrays(got: Any, expected: Any, atol: float) -> bool:

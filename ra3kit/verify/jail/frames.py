@@ -49,10 +49,11 @@ def digest(sha256: bytes, size: int) -> bytes:
     return pack(DIGEST, sha256 + size.to_bytes(8, "little"))
 
 
-def unpack(data: bytes, start: int = 0) -> tuple[list[Frame], int]:
-    """Whole frames from `start` on, and where the rest begins."""
-    frames = []
-    while start + HEADER.size <= len(data):
+def unpack(data: bytes, most: int) -> tuple[list[Frame], int]:
+    """The first whole frames, at most so many, and where the rest begins."""
+    frames: list[Frame] = []
+    start = 0
+    while len(frames) < most and start + HEADER.size <= len(data):
         kind, size = HEADER.unpack_from(data, start)
         end = start + HEADER.size + size
         if end > len(data):

@@ -356,6 +356,8 @@ def _run_tests(tree: ast.Module, entry_point: str | None, namespace: dict[str, A
         return
     for name in sorted(modules_used(tree) & free_names(tree) - namespace.keys()):
         namespace[name] = importlib.import_module(MODULES.get(name, name))
+    if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
+        raise TestsError("they assert nothing")
     names = free_names(tree) - namespace.keys()
     for name in sorted(names):
         with contextlib.suppress(NameError):  # then the tests raise it, where they use it

@@ -98,8 +98,9 @@ def main(config: dict[str, Any]) -> None:
 
     Args:
         config: "control" (descriptor); "serial" (a number of its own); "paths" whose contents may be read, "listed"
-            whose names may, "links" that lead there; "packages" (module -> parent folder); and bools: "preload"
-            (import the packages now), "landlock", "namespaces", "bubblewrap" (which has made namespaces), "unconfined".
+            whose names may, "mounts" that hold them, "links" that lead there; "packages" (module -> parent folder); and
+            bools: "preload" (import the packages now), "landlock", "namespaces", "bubblewrap" (which has made
+            namespaces), "unconfined".
     """
     control = socket.socket(fileno=os.dup(config["control"]))  # a low number, so that a child's limit holds for it
     os.close(config["control"])
@@ -107,10 +108,11 @@ def main(config: dict[str, Any]) -> None:
     if config["bubblewrap"]:
         walls["namespaces"] = "yes"
     elif config["namespaces"] and not config["unconfined"]:
-        walls["namespaces"] = _enter_namespaces([*config["paths"], *config["listed"]], config["links"])
+        walls["namespaces"] = _enter_namespaces(config["mounts"], config["links"])
     statm = _STATM.pop() if _STATM else _open("/proc/self/statm")
     _preload(config["packages"], config["preload"])
     cage = _prepare(config, walls, statm)
+    sys.orig_argv = sys.argv = [""]
     control.send(json.dumps({"hello": walls}).encode())
     gc.collect()
     gc.freeze()
@@ -294,7 +296,8 @@ class Server:
         return True
 
     def start(self, header: dict[str, Any], descriptors: list[int]) -> None:
-        others = SLACK_PROCESSES + (self.count_others() if self.watching else 0)
+        # with a user id of its own a program is counted alone
+        others = 0 if self.cage.uid is not None else SLACK_PROCESSES + (self.count_others() if self.watching else 0)
         pid = kernel.fork()
         if pid == 0:
             try:

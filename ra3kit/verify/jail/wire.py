@@ -24,6 +24,7 @@ VERSION = 2
 PLAIN, TREE = b"V", b"X"
 MAX_DEPTH = 200
 MAX_DECIMAL_DIGITS = 10_000
+MAX_FRACTION_BITS = 30_000
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis)})
 _CONTAINED = frozenset({list, tuple, set, frozenset, dict})
@@ -179,7 +180,7 @@ def _numpy_tree(value: Any, depth: int, export: Export) -> Any:
 
 def own(kind: bytes, payload: bytes) -> Any:
     """The value of bytes we have written ourselves; much faster than `decode`."""
-    return marshal.loads(payload) if kind == PLAIN else decode(kind, payload)
+    return marshal.loads(payload) if kind == PLAIN else decode(kind, payload, _ours)
 
 
 Resolve = Callable[[Opaque], Any]
@@ -187,6 +188,11 @@ Resolve = Callable[[Opaque], Any]
 
 
 def _as_it_is(value: Opaque) -> Any:
+    return value
+
+
+def _ours(value: Opaque) -> Any:
+    """As it is; and the bytes are our own, so packed values may stand in them."""
     return value
 
 
@@ -312,6 +318,8 @@ def _plant(node: Any, resolve: Resolve) -> Any:
         if tag == "?":
             name, number = body
             return resolve(Opaque(str(name)[:200], int(number)))
+        if tag == "packed" and resolve is _ours:
+            return Packed(*body)
         if tag in _CONTAINERS:
             return _CONTAINERS[tag]([_plant(item, resolve) for item in body])
         if tag in _MAPPINGS:
@@ -325,6 +333,12 @@ def _decimal(body: Any) -> decimal.Decimal:
     if len(body) > MAX_DECIMAL_DIGITS:
         raise WireError("a Decimal of too many digits")
     return decimal.Decimal(body)
+
+
+def _fraction(body: Any) -> fractions.Fraction:
+    if any(number.bit_length() > MAX_FRACTION_BITS for number in body):
+        raise WireError("a Fraction of too many bits: reducing it takes their square")
+    return fractions.Fraction(*body)
 
 
 def _array(body: Any) -> Any:
@@ -361,9 +375,8 @@ _MAPPINGS: dict[str, Callable[[list[tuple[Any, Any]]], Any]] = {
 }
 _LEAVES: dict[str, Callable[[Any], Any]] = {
     "type": _TYPES.__getitem__,
-    "packed": lambda body: Packed(*body),
     "Decimal": _decimal,
-    "Fraction": lambda body: fractions.Fraction(*body),
+    "Fraction": _fraction,
     "range": lambda body: range(*body),
     "bytearray": bytearray,
     "timedelta": lambda body: datetime.timedelta(*body),
