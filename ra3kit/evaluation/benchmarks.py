@@ -19,7 +19,8 @@ class Benchmark:
     Args:
         reader: "module:function"; its keyword arguments are the benchmark's options.
         what: one line for a person.
-        by_reference: the file has no expected values; they come from running the reference solutions.
+        by_reference: the reference solutions are run first: for expected values the file doesn't have, or for a record
+            of what its tests ask.
     """
 
     reader: str
@@ -36,9 +37,9 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "humaneval": Benchmark("ra3kit.evaluation.evalplus:humaneval", "HumanEval, 164 functions, OpenAI's tests"),
+    "humaneval": Benchmark("ra3kit.evaluation.evalplus:humaneval", "HumanEval, 164 functions, OpenAI's tests", True),
     "humaneval+": Benchmark("ra3kit.evaluation.evalplus:humaneval_plus", "HumanEval with evalplus's tests added", True),
-    "mbpp": Benchmark("ra3kit.evaluation.evalplus:mbpp", "MBPP, test split (500; sanitized 257)"),
+    "mbpp": Benchmark("ra3kit.evaluation.evalplus:mbpp", "MBPP, test split (500; sanitized 257)", True),
     "mbpp+": Benchmark("ra3kit.evaluation.evalplus:mbpp_plus", "MBPP, 378 tasks with evalplus's tests added", True),
     "livecodebench": Benchmark("ra3kit.evaluation.livecodebench:livecodebench", "LiveCodeBench, from a local file"),
     "codeforces": Benchmark("ra3kit.evaluation.contests:codeforces", "open-r1/codeforces, from a local file"),

@@ -9,11 +9,13 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ra3kit.errors import DataError
+from ra3kit.progress import track
 from ra3kit.verify import isolation as walls_of
 from ra3kit.verify.isolation import Isolation
 from ra3kit.verify.jail import frames, wire
@@ -33,6 +35,8 @@ GOLD_MEMORY, GOLD_OUTPUT = 8 << 30, 1 << 28
 CALL_SECONDS, CALL_FACTOR = 4.0, 4.0
 """evalplus's limits for one call: four seconds, or four times what the reference takes."""
 LEAST_SECONDS, MOST_SECONDS = 20.0, 60.0
+FEW = 20
+"""Solutions run without showing progress."""
 _VERSION = b"3"
 
 
@@ -40,7 +44,6 @@ def complete(
     problems: Sequence[Problem],
     failed: dict[str, str] | None = None,
     isolation: Isolation = "auto",
-    on_done: Callable[[], None] | None = None,
 ) -> list[Problem]:
     """Problems with what their `solution` answers.
 
@@ -51,14 +54,13 @@ def complete(
         failed: collects the problems whose solution fails (id -> reason), which are then left out. None: they are an
             error.
         isolation: as for `Verifier`.
-        on_done: called after each solution that had to be run.
 
     Raises:
         DataError: a solution fails and `failed` is None; all such problems are named.
         NoSandbox: no isolation holds here.
     """
     wanting = [problem for problem in problems if _wants(problem)]
-    found = run_async(_answers(wanting, isolation, on_done or (lambda: None)))
+    found = run_async(_answers(wanting, isolation))
     broken = {key: answer.error for key, answer in found.items() if answer.error}
     if broken and failed is None:
         raise DataError(f"Reference solutions that fail: {'; '.join(f'{key}: {why}' for key, why in broken.items())}")
@@ -97,9 +99,7 @@ class _Answer:
     error: str = ""
 
 
-async def _answers(
-    problems: Sequence[Problem], isolation: Isolation, on_done: Callable[[], None]
-) -> dict[str, _Answer]:
+async def _answers(problems: Sequence[Problem], isolation: Isolation) -> dict[str, _Answer]:
     found: dict[str, _Answer] = {}
     missing: list[tuple[Problem, Path]] = []
     for problem in problems:
@@ -114,7 +114,7 @@ async def _answers(
     waiting = iter(missing)
     view = walls_of.readable()
 
-    async def work() -> None:
+    async def work(on_done: Callable[[], None]) -> None:
         sandbox, _ = await first_that_holds(view, isolation)
         try:
             for problem, path in waiting:
@@ -125,7 +125,8 @@ async def _answers(
         finally:
             sandbox.close()
 
-    await asyncio.gather(*(work() for _ in range(min(len(missing), len(os.sched_getaffinity(0))))))
+    with track(len(missing), "reference solutions") if len(missing) > FEW else nullcontext(lambda: None) as on_done:
+        await asyncio.gather(*(work(on_done) for _ in range(min(len(missing), len(os.sched_getaffinity(0))))))
     return found
 
 

@@ -151,10 +151,13 @@ def run_stream(source: bytes) -> int:
 def serve(channel: int, source: bytes) -> None:
     """Load the program and do what the tests' process asks: call, look up, iterate. Only data goes back."""
     kept: list[Any] = []
+    numbers: dict[int, int] = {}  # id -> place in `kept`, which keeps ids from being used again
 
     def export(value: Any) -> int:
-        kept.append(value)
-        return len(kept) - 1
+        if id(value) not in numbers:
+            numbers[id(value)] = len(kept)
+            kept.append(value)
+        return numbers[id(value)]
 
     def resolve(value: wire.Opaque) -> Any:
         return kept[value.number]

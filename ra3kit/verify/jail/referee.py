@@ -153,6 +153,7 @@ class Link:
         self.last: Report = {}
         self.record: list[tuple[bytes, ...]] | None = [] if record else None
         self.names: list[str] = []
+        self.remotes: dict[int, Remote] = {}
         self.lost: ProgramGone | Deviates | None = None
         self._receive()  # loaded
 
@@ -231,7 +232,8 @@ class Link:
         raise ProgramGone("nonsense", f"frame {frame.kind!r}")
 
     def _remote(self, value: wire.Opaque) -> Remote:
-        return Remote(self, value.number)
+        """The same object every time, so that `is` and `==` hold between what the program gave and got back."""
+        return self.remotes.setdefault(value.number, Remote(self, value.number))
 
 
 def _refuse(value: Any) -> int:
