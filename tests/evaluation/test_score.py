@@ -150,9 +150,9 @@ def test_samples_that_are_there_stay_as_they_are(tmp_path: Path) -> None:
     assert (tmp_path / "samples.jsonl").read_text() == "mine\n"
 
 
-def test_a_program_with_a_lone_surrogate_is_written_and_refused(tmp_path: Path) -> None:
+def test_a_program_with_a_lone_surrogate_is_written_and_fails(tmp_path: Path) -> None:
     results, judged = judge({"t/0": ["x = '\ud800'\n", GOOD]})
-    assert results.outcomes == {"t/0": ["refused", "pass"]}
+    assert results.outcomes == {"t/0": ["fail", "pass"]}
     scores.write(tmp_path, results, judged, "card")
     assert read_samples(tmp_path, PROBLEMS).of["t/0"][0].solution == "x = '\ud800'\n"
 
