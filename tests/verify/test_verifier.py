@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from dataclasses import replace
@@ -194,6 +195,20 @@ def test_tests_that_ask_otherwise_than_recorded_are_run_against_the_program():
     assert problem.tests.recorded.inputs == ([1],)
     assert judge("def f(x): return x + 2", problem).status == "pass"
     assert judge("def f(x): return x + 3", problem).status == "fail"
+
+
+def test_a_nan_on_record_has_no_bytes_that_could_be_forged():
+    code = "import math\ndef check(f):\n    assert math.isnan(f(3))\n"
+    problem = Problem("nan", Asserts(code, "f", recorded=Calls("f", [[3]], [math.nan])), limits=SHORT)
+    assert judge("import os\nos.write(32, b'?' + b'D' + bytes(4))\nos._exit(0)", problem).status == "crash"
+    assert judge("def f(x): return float('nan')", problem).status == "pass"
+
+
+def test_streams_stop_early_too():
+    problem = Problem("second", Streams(["1", "2", "3"], ["1", "2", "3"]), limits=SHORT)
+    program = "x = input()\nprint(x if x != '1' else 0)"
+    assert judge(program, problem, stop_early=True).passed == 0
+    assert judge(program, problem).passed == 2
 
 
 def test_assertions_reach_classes_and_builtins_names_of_the_program():

@@ -172,6 +172,8 @@ def test_damaged_bytes_raise_only_a_wire_error(kind):
 def test_sizes_that_lie_are_caught_before_memory_is_taken():
     with pytest.raises(wire.WireError):
         wire.decode(wire.PLAIN, b"[" + (2**31 - 1).to_bytes(4, "little"))
+    with pytest.raises(wire.WireError):
+        wire.decode(wire.PLAIN, b"[" + (-1).to_bytes(4, "little", signed=True))
 
 
 def test_integers_of_any_length():
