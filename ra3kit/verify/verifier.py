@@ -585,6 +585,8 @@ async def _look_at(
     long: int,
 ) -> None:
     """Sort the answers: right by their bytes, wrong by their kind, and the rest to a referee."""
+    if early and False in answers.right.values():
+        return
     unclear = []
     for index, frame in enumerate(found):
         if index in answers.right:
@@ -605,14 +607,22 @@ async def _look_at(
                 answers.failure[index] = {"error": frame.payload.decode("utf-8", "replace")}
             if early:
                 break
-    if not unclear:
-        return
-    items = [(tests.inputs[i], wire.unpacked(tests.expected[i]), *found[i]) for i in unclear]
-    report = await _referee(sandbox, "compare", (tests.atol, tests.oracle, tests.exact, items))
-    right = report["right"] or [False] * len(unclear)
-    answers.right.update(zip(unclear, right, strict=True))
-    if False in right:
-        answers.failure[unclear[right.index(False)]] = report["failure"]
+    size = 1 if early else len(unclear)
+    while unclear:
+        batch, unclear = unclear[:size], unclear[size:]
+        items = [(tests.inputs[i], wire.unpacked(tests.expected[i]), *found[i]) for i in batch]
+        report = await _referee(sandbox, "compare", (tests.atol, tests.oracle, tests.exact, items))
+        right = report["right"] or [False] * len(batch)
+        answers.right.update(zip(batch, right, strict=True))
+        if False in right:
+            first = batch[right.index(False)]
+            answers.failure.setdefault(first, report["failure"])
+            if early:
+                return
+        size *= _BATCH_GROWTH  # most wrong programs are wrong at once; right ones shall not wait for many referees
+
+
+_BATCH_GROWTH = 16
 
 
 def _conclude(found: Sequence[frames.Frame], answers: _Answers, tests: Calls, ended: Ended, early: bool) -> Verdict:
