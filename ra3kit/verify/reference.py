@@ -19,16 +19,13 @@ from ra3kit.progress import track
 from ra3kit.verify import isolation as walls_of
 from ra3kit.verify.isolation import Isolation
 from ra3kit.verify.jail import frames, wire
+from ra3kit.verify.judging import serve_tests
+from ra3kit.verify.prepared import asserts_payload, may_hold_nan
+from ra3kit.verify.probe import first_that_holds
 from ra3kit.verify.problem import Asserts, Calls, Limits, Problem
 from ra3kit.verify.recording import independent
 from ra3kit.verify.sandbox import Ended, Job, Sandbox
-from ra3kit.verify.verifier import (
-    asserts_payload,
-    first_that_holds,
-    may_hold_nan,
-    run_async,
-    serve_tests,
-)
+from ra3kit.verify.verifier import run_async
 
 GOLD_SECONDS = 120.0
 GOLD_MEMORY, GOLD_OUTPUT = 8 << 30, 1 << 28
