@@ -174,8 +174,11 @@ class Sandbox:
                 self._fail("the fork server ended")
                 return
             reply = json.loads(message)
+            # a job that nobody waits for any more is done already, by its cancellation
             if "failed" in reply:
-                self._jobs[reply["job"]].set_exception(SandboxLost(f"a wall could not be put up: {reply['failed']}"))
+                future = self._jobs[reply["job"]]
+                if not future.done():
+                    future.set_exception(SandboxLost(f"a wall could not be put up: {reply['failed']}"))
             else:
                 future = self._jobs.pop(reply["job"])
                 if not future.done():
