@@ -64,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.workers is not None and args.workers < 1:
         raise DataError(f"--workers {args.workers}: at least 1")
-    defaults = Limits(time=args.time_limit, memory=args.memory_limit)
+    try:
+        defaults = Limits(time=args.time_limit, memory=args.memory_limit)
+    except ValueError as error:
+        raise DataError(str(error)) from error
     verifier = Verifier(
         args.workers,
         "none" if args.unsandboxed else args.isolation,

@@ -36,6 +36,13 @@ class Limits:
     output: int = 16 * 2**20
     threads: int = 32
 
+    def __post_init__(self) -> None:
+        """Raises ValueError: a limit that would limit nothing."""
+        for name, least in (("time", 0.001), ("call", 0.001), ("memory", 1), ("output", 1), ("threads", 1)):
+            value = getattr(self, name)
+            if not (value is None and name == "call") and not least <= value < float("inf"):
+                raise ValueError(f"Limits.{name}={value}: at least {least}, and finite")
+
 
 @dataclass(frozen=True)
 class Calls:

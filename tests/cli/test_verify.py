@@ -86,7 +86,7 @@ def test_bytes_that_are_no_text_spoil_one_record_only():
     assert [json.loads(line)["verdict"] for line in done.stdout.splitlines()] == ["fail", "pass"]
 
 
-@pytest.mark.parametrize("options", [["--workers", "0"], ["--isolation", "magic"]])
+@pytest.mark.parametrize("options", [["--workers", "0"], ["--isolation", "magic"], ["--time-limit", "0.0"]])
 def test_what_cannot_be_asked(options):
     done = verify("", *options)
     assert done.returncode == 2

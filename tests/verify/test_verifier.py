@@ -13,6 +13,7 @@ import pytest
 from ra3kit.errors import DataError
 from ra3kit.verify.problem import STATUSES, Asserts, Calls, Limits, Problem, Streams, Verdict
 from ra3kit.verify.reference import complete
+from ra3kit.verify.sandbox import Job, SandboxLost
 from ra3kit.verify.verifier import Verifier, verify_all
 
 SHORT = Limits(time=0.5, memory=128, output=1 << 20, threads=4)
@@ -270,7 +271,6 @@ def test_a_server_that_dies_is_replaced_and_nobody_is_blamed():
 
 def test_a_failure_of_our_own_is_retried_then_said_apart(monkeypatch):
     from ra3kit.verify import verifier as module
-    from ra3kit.verify.sandbox import SandboxLost
 
     calls = []
 
@@ -283,6 +283,24 @@ def test_a_failure_of_our_own_is_retried_then_said_apart(monkeypatch):
     assert first.status == second.status == "internal"
     assert "a test broke it" in first.reason
     assert len(calls) == 2 * module.ATTEMPTS
+
+
+def test_where_a_wall_cannot_be_put_up_the_program_is_not_run():
+    async def work():
+        async with Verifier(workers=1) as verifier:
+            (server,) = verifier._slots[0].servers.values()
+            job = Job("calls", [RIGHT.encode(), b""], 1.0, 1 << 28, 1 << 20, threads="many")
+            return await server.run(job)
+
+    with pytest.raises(SandboxLost, match="a wall could not be put up: TypeError"):
+        asyncio.run(work())
+
+
+@pytest.mark.parametrize("limit", ["time", "call", "memory", "output", "threads"])
+@pytest.mark.parametrize("value", [0, -5, math.inf, math.nan])
+def test_limits_that_limit_nothing_are_refused(limit, value):
+    with pytest.raises(ValueError, match=f"Limits.{limit}"):
+        Limits(**{limit: value})
 
 
 def test_a_batch_has_a_deadline():
