@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import datetime
 import gc
-import importlib.metadata
 import json
 import os
 import platform
@@ -22,6 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ra3kit import environment
 
 RESULTS = Path(__file__).parent / "results"
 MIB = 2**20
@@ -96,29 +97,17 @@ def _status(key: str) -> int:
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Versions of Python and of the packages; "-" for one that is not installed."""
-    out = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            out[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            out[package] = "-"
-    return out
+    return {"python": platform.python_version(), **environment.versions(packages)}
 
 
 def machine(device: str = "cpu") -> str:
     """ "n cores, cpu", and the accelerator where one is used."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in _lines(info) if line.startswith("model name")]
-    text = f"{os.cpu_count()} cores, {names[0] if names else platform.processor() or platform.machine()}"
+    text = f"{os.cpu_count()} cores, {environment.cpu_model()}"
     if device == "cuda":
         import torch
 
         text += f", {torch.cuda.get_device_name()}"
     return text
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.is_file() else []
 
 
 @dataclass

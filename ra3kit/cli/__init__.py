@@ -21,6 +21,7 @@ VERBS = {
     "show": "print a recipe as it will be run",
     "cp": "copy a recipe, to own and change it",
     "compare": "tell whether evaluations really differ",
+    "env": "print what a bug report needs",
 }
 """Verb -> what it does. Each lives in `ra3kit/cli/<verb>.py` with `EXAMPLES`, `add_arguments` and `run`."""
 
