@@ -34,6 +34,10 @@ class RunError(RA3Error):
     """A run that cannot start, continue or finish (folder exists, not a finite number, collapse)."""
 
 
+class ConformanceError(RA3Error, AssertionError):
+    """A component that breaks a clause of its contract (`ra3kit.testing`). Also an AssertionError: a failed test."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """A suffix " Did you mean 'x'?" for the closest allowed name, or "" when nothing is close.
 

@@ -28,10 +28,13 @@ class LatentPrior(L.LightningModule, ABC):
     - `scale` names the unit of `penalty`: that of the line reward it is subtracted from. A learner whose reward is on
       another scale refuses the prior.
     - `penalty` is a constant to the policy gradient: no gradient flows through it, and it is finite.
-    - `forbids_thinking` True: the posterior must mask `<think>`, and `penalty` is never asked about a thought.
+    - what a latent costs depends on the latents of its own rollout up to it: not on later ones, which it must not be
+      credited with, and not on the batch or its padding.
+    - `forbids_thinking` True: the posterior must mask `<think>`, `penalty` is never asked about a thought, and charges
+      nothing for `<act>`.
     - a prior with parameters of its own is a LightningModule like any other: give it a `training_step`.
 
-    Your own prior, here one where a thought is dearer right after another one:
+    `ra3kit.testing.check_prior` checks these. Your own prior, here one where a thought is dearer right after another:
 
     >>> class Spaced(LatentPrior):
     ...     def __init__(self, c: float = 1.0, again: float = 3.0):
@@ -40,7 +43,7 @@ class LatentPrior(L.LightningModule, ABC):
     ...
     ...     def penalty(self, is_thought, log_q, may_think=None):
     ...         after = torch.nn.functional.pad(is_thought, (1, 0))[..., :-1]
-    ...         return torch.where(is_thought, torch.where(after, self.again, self.c), 0.0)
+    ...         return (is_thought * torch.where(after, self.again, self.c)).to(log_q.dtype)
     ...
     ...     def describe(self):
     ...         return f"{self.c} nats per thought, {self.again} right after another"
