@@ -15,6 +15,7 @@ from ra3kit.data.store import BootstrappedStore, StoreWriter
 from ra3kit.data.tokenizer import tokenizer_id
 from ra3kit.errors import RecipeError
 from ra3kit.progress import track
+from ra3kit.ranges import check_number
 
 
 class EMSwitch(Callback):
@@ -53,6 +54,9 @@ class EMSwitch(Callback):
                 f"EMSwitch: iterations={iterations} and shard_size={shard_size} must be >= 1, e_steps={e_steps} and "
                 f"window={window} >= 0"
             )
+        check_number("EMSwitch: warmup_steps", warmup_steps, least=0, whole=True, optional=True)
+        check_number("EMSwitch: m_steps", m_steps, least=1, whole=True, optional=True)
+        check_number("EMSwitch: min_gain", min_gain)
         self.iterations, self.warmup_steps, self.e_steps, self.m_steps = iterations, warmup_steps, e_steps, m_steps
         self.window, self.min_gain, self.shard_size = window, min_gain, shard_size
         self.rewards: list[float] = []

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from ra3kit.abstraction.em import RA3Module
 from ra3kit.abstraction.evaluate import ThoughtGain, thought_gains
 from ra3kit.data.trajectory import Trajectory
+from ra3kit.ranges import check_number
 from ra3kit.render import render
 
 
@@ -22,11 +23,13 @@ class LatentMonitor(Callback):
     Args:
         every: E-step updates between two measurements, >= 1. Each costs a scoring pass per thought of one snippet's
             rollouts.
-        snippets: annotated snippets shown and measured at the start of each M-step.
+        snippets: annotated snippets shown and measured at the start of each M-step, >= 0.
     """
 
     def __init__(self, every: int = 10, snippets: int = 8):
-        self.every, self.snippets = max(1, every), snippets
+        check_number("LatentMonitor: every", every, least=1, whole=True)
+        check_number("LatentMonitor: snippets", snippets, least=0, whole=True)
+        self.every, self.snippets = every, snippets
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

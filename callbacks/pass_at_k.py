@@ -81,7 +81,12 @@ class PassAtK(Callback):
         seed: int = 0,
         workers: int | None = None,
     ):
-        for name, value in (("every_n_epochs", every_n_epochs), ("every_n_steps", every_n_steps), ("limit", limit)):
+        for name, value in (
+            ("every_n_epochs", every_n_epochs),
+            ("every_n_steps", every_n_steps),
+            ("limit", limit),
+            ("workers", workers),
+        ):
             if value is not None and value < 1:
                 raise RecipeError(f"PassAtK: {name}={value} must be at least 1, or null")
         if every_n_epochs is None and every_n_steps is None and not at_start:

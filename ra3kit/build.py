@@ -18,6 +18,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import yaml
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -27,6 +28,9 @@ from transformers.utils.logging import disable_progress_bar
 from ra3kit.errors import RecipeError
 from ra3kit.recipe import Recipe, flatten, normalise
 from ra3kit.signatures import check
+
+# an argument that takes anything (a model's config, say) is given what the recipe says, never an object made from it
+set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,10 @@ class _Builder(LightningCLI):
         own = own if isinstance(own, list) else [own]
         has_bar = any(isinstance(callback, ProgressBar) for callback in own) or config["enable_progress_bar"] is False
         extra = [callback for callback in self._callbacks if not (has_bar and isinstance(callback, ProgressBar))]
-        return super().instantiate_trainer(default_root_dir=str(self._folder), callbacks=[*own, *extra], **kwargs)
+        try:
+            return super().instantiate_trainer(default_root_dir=str(self._folder), callbacks=[*own, *extra], **kwargs)
+        except (MisconfigurationException, ValueError, TypeError) as error:  # how Lightning refuses a setting
+            raise RecipeError(f"trainer: {error}") from error
 
 
 @contextmanager

@@ -14,7 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ra3kit.errors import RecipeError, RunError
+from ra3kit.errors import RunError
+from ra3kit.ranges import check_number
+
+MAX_LR = 10.0
+"""AdamW moves each weight by about lr: anything near this is a slip of the pen."""
 
 
 @dataclass
@@ -22,13 +26,16 @@ class Optimization:
     """AdamW with a learning-rate schedule over one phase.
 
     Args:
-        lr: peak learning rate.
-        weight_decay: decoupled; applied to matrices only, not to norms and biases.
-        betas: AdamW's.
+        lr: peak learning rate, in (0, 10].
+        weight_decay: decoupled, >= 0; applied to matrices only, not to norms and biases.
+        betas: AdamW's, each in [0, 1).
         warmup: share of the phase's steps with a linear rise, in [0, 1).
         schedule: "cosine" or "linear" from lr to final * lr, or "constant".
         final: share of lr left at the end, in [0, 1].
         clip: largest gradient norm, > 0; null for none.
+
+    Raises:
+        RecipeError: a number outside its range, or not finite.
     """
 
     lr: float = 1e-5
@@ -40,8 +47,13 @@ class Optimization:
     clip: float | None = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and 0 <= self.warmup < 1 and 0 <= self.final <= 1 and (self.clip is None or self.clip > 0)):
-            raise RecipeError(f"{self}: allowed are lr > 0, 0 <= warmup < 1, 0 <= final <= 1, and clip > 0 or null")
+        check_number("optimization.lr", self.lr, above=0, most=MAX_LR)
+        check_number("optimization.weight_decay", self.weight_decay, least=0)
+        check_number("optimization.warmup", self.warmup, least=0, below=1)
+        check_number("optimization.final", self.final, least=0, most=1)
+        check_number("optimization.clip", self.clip, above=0, optional=True)
+        for place, beta in enumerate(self.betas):
+            check_number(f"optimization.betas.{place}", beta, least=0, below=1)
 
     def optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.AdamW:
         """AdamW over the trainable parameters.

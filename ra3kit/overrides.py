@@ -33,9 +33,10 @@ def parse_override(item: str) -> tuple[str, Any]:
         raise RecipeError(f"{item!r} has no value. Write {key}=null for none, {key}=\"''\" for an empty text.")
     try:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        problem = getattr(error, "problem", None) or error
-        raise RecipeError(f"{key}: the value {text!r} is not YAML ({problem}); put it in quotes.") from error
+    except (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError) as error:
+        problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        shown = repr(text) if len(text) <= 80 else f"{text[:80]!r}..."
+        raise RecipeError(f"{key}: the value {shown} is not YAML ({problem}); put it in quotes.") from error
     assert isinstance(value, dict)
     return key, value["value"]
 

@@ -16,22 +16,24 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ra3kit.data.packing import PackedBatch, StepBatch, pack_rows
 from ra3kit.data.tokenizer import TokenizerSpec, resolve_tokenizer
 from ra3kit.data.trajectory import THOUGHT, Trajectory
 from ra3kit.errors import ModelError
+from ra3kit.loading import check_model, fresh_model, load_model
 from ra3kit.metrics import TokenRatio
 from ra3kit.optimize import Optimization, clip_gradients, set_lr
-from ra3kit.rollout import attention
+from ra3kit.ranges import check_number
 from ra3kit.rollout.forward import base_model, packed_hidden, target_logps
 
 LOSS_CHUNK = 256
 """Tokens whose logits exist at once in the loss: 0.68 GiB instead of 6.96 at 4,096 tokens x 151,936 vocabulary."""
+
+MAX_RANK = 65_536
 
 
 @dataclass
@@ -39,9 +41,9 @@ class LoRA:
     """Low-rank adapters through peft (an extra: `pip install ra3kit[peft]`).
 
     Args:
-        rank: of the adapters.
-        alpha: scale; the update is multiplied by alpha / rank.
-        dropout: on the adapters' input.
+        rank: of the adapters, 1 to 65,536.
+        alpha: scale, >= 1; the update is multiplied by alpha / rank.
+        dropout: on the adapters' input, in [0, 1).
         targets: module names, or "all-linear".
     """
 
@@ -49,6 +51,11 @@ class LoRA:
     alpha: int = 32
     dropout: float = 0.0
     targets: str | list[str] = "all-linear"
+
+    def __post_init__(self) -> None:
+        check_number("lora.rank", self.rank, least=1, most=MAX_RANK, whole=True)
+        check_number("lora.alpha", self.alpha, least=1, whole=True)
+        check_number("lora.dropout", self.dropout, least=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -102,13 +109,20 @@ class BasePolicy(L.LightningModule):
             raise ModelError("a fresh model (config=...) needs a tokenizer: a folder, a hub id or a TokenizerSpec")
         self.tokenizer: PreTrainedTokenizerBase = resolve_tokenizer(source)
         self.optimization = optimization or Optimization()
-        self.model: torch.nn.Module = _load(model, dtype) if model is not None else _fresh(config, self.tokenizer)
-        _check(base_model(self.model), self.tokenizer)
+        self.model: torch.nn.Module = (
+            load_model(model, dtype) if model is not None else fresh_model(config, self.tokenizer)
+        )
+        check_model(base_model(self.model), self.tokenizer)
         if activation_checkpointing:
             base_model(self.model).activation_checkpointing_enable({"use_reentrant": False})
         if lora is not None:
             self.model = _with_lora(self.model, lora)
         self.held_out = TokenRatio()
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most tokens of a snippet: the model's context; None where its config names none."""
+        return getattr(base_model(self.model).config, "max_position_embeddings", None)
 
     # ---- training -------------------------------------------------------------------------------------------------
 
@@ -243,42 +257,6 @@ def _summed_nats(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
         reduction="sum",
         options=LinearCrossEntropyOptions(batch_chunk_size=LOSS_CHUNK),
     )
-
-
-def _load(name: str, dtype: str) -> PreTrainedModel:
-    try:
-        return AutoModelForCausalLM.from_pretrained(name, attn_implementation=attention.NAME, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"model {name!r} cannot be loaded: {str(error).splitlines()[0]} Give a folder with config.json and "
-            "safetensors, or a hub id where the hub can be reached (HF_HUB_OFFLINE unset)."
-        ) from error
-
-
-def _fresh(config: dict[str, Any] | None, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    settings = dict(config or {})
-    if "model_type" not in settings:
-        raise ModelError(f"config={config!r} needs a model_type, qwen2 or llama say")
-    settings.setdefault("vocab_size", len(tokenizer))
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    try:
-        full = AutoConfig.for_model(**{**ids, **settings})
-    except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
-        raise ModelError(f"config={config!r} is no Hugging Face model config: {error}") from error
-    return AutoModelForCausalLM.from_config(full, attn_implementation=attention.NAME)
-
-
-def _check(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    config = model.config
-    if config.vocab_size < len(tokenizer):
-        raise ModelError(
-            f"the tokenizer has {len(tokenizer)} tokens but the model's vocabulary is {config.vocab_size}: they do not "
-            "belong together"
-        )
-    if config._attn_implementation != attention.NAME:
-        raise ModelError(
-            f"{type(model).__name__} does not let its attention be replaced (got {config._attn_implementation})"
-        )
 
 
 def _with_lora(model: torch.nn.Module, lora: LoRA) -> torch.nn.Module:

@@ -18,12 +18,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ra3kit.errors import RecipeError, nearest
 from ra3kit.overrides import COMPONENT_KEYS, RUN_DEFAULTS, SECTIONS, has, parse_override, set_value
 
+if TYPE_CHECKING:
+    import yaml
+
 SUFFIXES = (".yaml", ".yml")
+MAX_NAME = 200
+"""Characters of a part of a run's name: file systems end at 255 bytes."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,16 @@ def find(name_or_file: str) -> Path:
     names = shipped()
     if name_or_file in names:
         return names[name_or_file]
-    path = Path(name_or_file).expanduser()
-    if path.is_file():
-        return path
+    path = Path(name_or_file)
+    try:
+        path = path.expanduser()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # a name no file can have, or ~someone
+        why = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        raise RecipeError(f"No recipe {name_or_file[:80]!r}: {why}.") from error
+    if name_or_file and path.is_dir():
+        raise RecipeError(f"{name_or_file!r} is a folder. Name the .yaml file in it.")
     if path.suffix in SUFFIXES:
         raise RecipeError(f"No recipe file {name_or_file!r} (looked in {path.absolute().parent}).")
     raise RecipeError(
@@ -124,20 +136,36 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-        raise RecipeError(f"{where}: {error.problem or error}. {_hint(error)}".rstrip()) from error
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise RecipeError(f"{path} is not a recipe: {error}") from error
+        problem = str(error.problem or error).rstrip(".")
+        raise RecipeError(f"{where}: {problem}. {_hint(error, path)}".rstrip()) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not a recipe: {error}. Save it as UTF-8.") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path} is not a recipe: it is nested too deeply.") from error
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+        raise RecipeError(f"{path} is not a recipe: {in_one_line(error)}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} is not a recipe: it holds a list, not sections. Sections: {', '.join(SECTIONS)}.")
     return {str(key): value for key, value in tree.items()}
 
 
-def _hint(error: Exception) -> str:
-    if "found character '\\t'" in str(error):
-        return "Indent with spaces."
-    if "mapping values are not allowed" in str(error):
+def _hint(error: yaml.MarkedYAMLError, path: Path) -> str:
+    mark, problem = error.problem_mark, str(error.problem)
+    if "cannot start any token" in problem and mark is not None:
+        line = path.read_text(encoding="utf-8-sig").split("\n")[mark.line]
+        return "Indent with spaces, not tabs." if "\t" in line else "Put the value in quotes."
+    if "mapping values are not allowed" in problem:
         return "A value that holds ': ' needs quotes."
+    if "could not determine a constructor" in problem:
+        return "Tags build no objects here: name a class with class_path."
     return ""
+
+
+def in_one_line(error: Exception) -> str:
+    """An error's first line, the key it is about where OmegaConf names one, and the place where YAML's reader does."""
+    key, place = getattr(error, "full_key", None), getattr(error, "position", None)
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return (f"{key}: " if key else "") + first + (f" (character {place})" if place is not None else "")
 
 
 def _check_sections(tree: Mapping[str, Any], where: str) -> None:
@@ -164,8 +192,11 @@ def _check_run(run: Mapping[str, Any]) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise RecipeError(f"run.seed={seed!r}: allowed is a whole number from 0 to {2**32 - 1}.")
     for key in ("name", "dir"):
-        if run[key] is not None and (not isinstance(run[key], str) or not run[key]):
+        if run[key] is not None and (not isinstance(run[key], str) or not run[key].strip()):
             raise RecipeError(f"run.{key}={run[key]!r}: allowed is a non-empty text or null.")
+        parts = Path(run[key] or "").parts
+        if any(len(part) > MAX_NAME or not part.isprintable() for part in parts):
+            raise RecipeError(f"run.{key}={run[key]!r}: a folder's name has at most {MAX_NAME} printable characters.")
     if run["name"] and (Path(run["name"]).is_absolute() or ".." in Path(run["name"]).parts):
         raise RecipeError(f"run.name={run['name']!r}: a name below runs/ is allowed; for another place set run.dir.")
 
@@ -190,7 +221,7 @@ def resolve(tree: dict[str, Any]) -> dict[str, Any]:
         wanted = str(error.msg or error).split("'")[1] if "'" in str(error) else ""
         close = nearest(wanted, [key for key, _ in leaves(tree)])
         raise RecipeError(f"{error.full_key}: ${{{wanted}}} points at nothing in this recipe.{close}") from error
-    except (OmegaConfBaseException, RecursionError) as error:
+    except (OmegaConfBaseException, RecursionError, ValueError) as error:
         key = getattr(error, "full_key", None)
         raise RecipeError(f"{key or 'recipe'}: cannot be resolved: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
@@ -221,7 +252,7 @@ def normalise(node: Any, key: str = "") -> Any:
     {'class_path': 'pkg.A', 'init_args': {'x': 1, 'inner': {'class_path': 'pkg.B'}}}
 
     Raises:
-        RecipeError: an argument stands both beside `class_path` and under `init_args`.
+        RecipeError: an argument stands both beside `class_path` and under `init_args`, or `init_args` is no mapping.
     """
     if isinstance(node, list):
         return [normalise(item, f"{key}.{index}") for index, item in enumerate(node)]
@@ -230,6 +261,9 @@ def normalise(node: Any, key: str = "") -> Any:
     inside = {name: normalise(item, f"{key}.{name}" if key else str(name)) for name, item in node.items()}
     if "class_path" not in inside:
         return inside
+    for name in ("init_args", "dict_kwargs"):
+        if not isinstance(inside.get(name) or {}, dict):
+            raise RecipeError(f"{key}.{name}={inside[name]!r}: a mapping of arguments is needed.")
     siblings = {name: item for name, item in inside.items() if name not in COMPONENT_KEYS}
     explicit = inside.get("init_args") or {}
     if both := sorted(set(siblings) & set(explicit)):

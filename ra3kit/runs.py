@@ -54,6 +54,8 @@ def claim(recipe: Recipe) -> Path:
 def _claim_explicit(folder: Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"run.dir={folder}: this is a file. Nothing is overwritten; choose a new folder.")
+    if folder.is_symlink() and not folder.exists():
+        raise RunError(f"run.dir={folder}: this is a link to {folder.readlink()}, which is not there.")
     if folder.is_dir() and any(folder.iterdir()):
         raise RunError(
             f"run.dir={folder}: this folder is not empty. Nothing is overwritten; choose a new one, "

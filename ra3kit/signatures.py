@@ -6,10 +6,12 @@ cannot judge (an open `**kwargs`, an annotation that cannot be evaluated) is lef
 
 from __future__ import annotations
 
+import collections.abc
 import importlib
 import inspect
 import os
 import pkgutil
+import re
 import sys
 import types
 import typing
@@ -48,9 +50,9 @@ def import_class(class_path: Any, key: str) -> Any:
         key: the recipe key that holds the component, for the message.
 
     Raises:
-        RecipeError: not a dotted path, no such module, no such name in it, or a package the module needs is missing.
+        RecipeError: not a dotted path, no such module, no such name in it, or the module cannot be imported.
     """
-    if not isinstance(class_path, str) or "." not in class_path:
+    if not isinstance(class_path, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", class_path):
         raise RecipeError(f"{key}.class_path={class_path!r}: a dotted path is needed, like package.module.Class.")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -63,8 +65,9 @@ def import_class(class_path: Any, key: str) -> Any:
             if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
                 continue
             raise RecipeError(f"{key}.class_path={class_path}: importing {name} needs {error.name!r}.") from error
-        except ImportError as error:
-            raise RecipeError(f"{key}.class_path={class_path}: importing {name} failed: {error}") from error
+        except (Exception, SystemExit) as error:  # whatever somebody's module does when it is imported
+            what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}".rstrip(": ")
+            raise RecipeError(f"{key}.class_path={class_path}: importing {name} failed: {what}") from error
         target: Any = module
         for depth, part in enumerate(parts[length:]):
             if not hasattr(target, part):
@@ -211,26 +214,55 @@ def _check_value(value: Any, hint: Any, key: str, touched: Sequence[str]) -> Non
     """One value against the annotation of the argument it is given for."""
     wanted = component_classes(hint)
     if isinstance(value, dict) and "class_path" in value:
+        if not _may_be_component(hint):
+            raise RecipeError(f"{key}: a class_path stands here, but allowed is {spell(hint)}.")
         target = import_class(value["class_path"], key)
-        only_components = len(wanted) == len([m for m in members(hint) if m is not type(None)])
-        if wanted and only_components and inspect.isclass(target) and not issubclass(target, tuple(wanted)):
-            raise RecipeError(f"{key}.class_path={value['class_path']}: {key} must be a {spell(hint)}, this is none.")
         partial = any("Callable" in str(member) for member in members(hint))
+        if wanted and not partial and not _takes_mappings(hint) and not _makes(target, tuple(wanted)):
+            raise RecipeError(f"{key}.class_path={value['class_path']}: {key} must be a {spell(hint)}, this is none.")
         _check_arguments(_arguments_of(value), target, key, touched, partial=partial)
     elif isinstance(value, dict) and len(wanted) == 1 and not _takes_mappings(hint):
         if inspect.isabstract(wanted[0]):
             raise RecipeError(f"{key} needs a class_path: {wanted[0].__name__} is abstract.")
         _check_arguments(_arguments_of(value), wanted[0], key, touched)
     elif _holds_components(value):
+        inner = _item_hint(hint) if isinstance(value, list) else UNKNOWN
         for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-            _check_value(item, UNKNOWN, f"{key}.{name}", touched)
+            _check_value(item, inner, f"{key}.{name}", touched)
     elif hint is not UNKNOWN:
         _check_plain(value, hint, key)
 
 
+def _makes(target: Any, wanted: tuple[type, ...]) -> bool:
+    """True for a subclass of one of the classes, and for a function whose annotation says that it returns one."""
+    if not inspect.isclass(target):
+        try:
+            target = typing.get_type_hints(target).get("return")
+        except (NameError, TypeError, AttributeError):  # a builtin, or names imported for type checking only
+            return False
+    return inspect.isclass(target) and issubclass(target, wanted)
+
+
+def _may_be_component(hint: Any) -> bool:
+    """False where only plain values are allowed: numbers, texts, and lists of them."""
+    plain = (bool, int, float, complex, str, bytes, type(None))
+    return not all(
+        member in plain
+        or typing.get_origin(member) is Literal
+        or (typing.get_origin(member) in (list, tuple) and not any(map(_may_be_component, typing.get_args(member))))
+        for member in members(hint)
+    )
+
+
+def _item_hint(hint: Any) -> Any:
+    """The annotation of a list's items, where the annotation allows one kind of list only; else UNKNOWN."""
+    lists = [m for m in members(hint) if typing.get_origin(m) in (list, Sequence, collections.abc.Iterable)]
+    return typing.get_args(lists[0])[0] if len(lists) == 1 and typing.get_args(lists[0]) else UNKNOWN
+
+
 def _arguments_of(component: dict[str, Any]) -> dict[str, Any]:
     siblings = {name: value for name, value in component.items() if name not in COMPONENT_KEYS}
-    return siblings | (component.get("init_args") or {})
+    return siblings | (component.get("init_args") or {}) | (component.get("dict_kwargs") or {})
 
 
 def _takes_mappings(hint: Any) -> bool:

@@ -25,6 +25,7 @@ from ra3kit.data.packing import StepBatch
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RecipeError
 from ra3kit.policy import BasePolicy, parameter_counts, training_memory
+from ra3kit.ranges import check_number
 from ra3kit.report import notes, table_lines
 from ra3kit.rollout import Rollout
 
@@ -71,6 +72,7 @@ class RA3Module(L.LightningModule):
         self.automatic_optimization = False
         if eval_rollouts < 1 or noise_floor_every < 1:
             raise RecipeError(f"eval_rollouts={eval_rollouts} and noise_floor_every={noise_floor_every} must be >= 1")
+        check_number("model.seed", seed, least=0, whole=True)
         learner.check(posterior, prior)
         self.policy, self.posterior, self.prior, self.learner = policy, posterior, prior, learner
         if prior.forbids_thinking:
@@ -104,6 +106,11 @@ class RA3Module(L.LightningModule):
     def tokenizer(self) -> Any:
         """pi's tokenizer; the data module takes it from here."""
         return self.policy.tokenizer
+
+    @property
+    def max_positions(self) -> int:
+        """Most tokens of a snippet: what a slot of the rollout engine holds, which is within the model's context."""
+        return self.posterior.capacity
 
     # ---- phases (called by EMSwitch) ------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RecipeError, RunError
 from ra3kit.optimize import Optimization, clip_gradients, set_lr
 from ra3kit.policy import BasePolicy, score
+from ra3kit.ranges import check_number
 from ra3kit.rollout import Rollout, line_logps
 
 
@@ -68,8 +69,11 @@ class AbstractionLearner(L.LightningModule):
         check_credit(credit, horizon, discount)
         check_baseline(baseline, rollouts)
         check_choice("learner.scale", scale, Scale)
-        if entropy_coef < 0 or kl_coef < 0:
-            raise RecipeError(f"learner.entropy_coef={entropy_coef} and kl_coef={kl_coef} must not be negative")
+        check_number("learner.rollouts", rollouts, least=1, whole=True)
+        check_number("learner.entropy_coef", entropy_coef, least=0)
+        check_number("learner.kl_coef", kl_coef, least=0)
+        check_number("learner.kl_limit", kl_limit, above=0, optional=True)
+        check_number("learner.tokens_per_forward", tokens_per_forward, least=1, whole=True)
         self.rollouts, self.credit, self.horizon, self.discount = rollouts, credit, horizon, discount
         self.scale, self.baseline = scale, baseline
         self.entropy_coef, self.kl_coef, self.kl_limit = entropy_coef, kl_coef, kl_limit

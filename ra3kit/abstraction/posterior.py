@@ -16,6 +16,7 @@ from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RecipeError
 from ra3kit.latents import ThoughtRules
 from ra3kit.policy import BasePolicy, score
+from ra3kit.ranges import check_number
 from ra3kit.rollout import Engine, Rollout, line_logps
 
 
@@ -52,6 +53,8 @@ class LatentPosterior(L.LightningModule, ABC):
         super().__init__()
         if weights == "shared" and start != "pi":
             raise RecipeError(f"posterior.start={start!r}: with weights='shared' q is pi, so only 'pi' is allowed")
+        check_number("posterior.slots", slots, least=1, whole=True)
+        check_number("posterior.capacity", capacity, least=1, whole=True)
         self.rules = ThoughtRules(max_length, think, where)
         self.weights, self.start = weights, start
         self.slots, self.capacity = slots, capacity
@@ -170,6 +173,7 @@ class ResampledPosterior(CausalPosterior):
         super().__init__(**kwargs)
         if k < 2:
             raise RecipeError(f"posterior.k={k}: resampling needs 2 draws or more; for one use CausalPosterior")
+        check_number("posterior.price", price)
         self.k, self.choose, self.price = k, choose, price
 
     def annotate(

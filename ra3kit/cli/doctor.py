@@ -38,10 +38,12 @@ def run(args: argparse.Namespace) -> int:
     """Probe, test, report.
 
     Raises:
-        NoSandbox: no isolation holds here; nothing was run.
+        NoSandbox: no isolation holds here; nothing was run. DataError: an option that cannot be served.
     """
     if args.unsandboxed:
         raise DataError("--unsandboxed: there is nothing to test without walls, and hostile programs would run free.")
+    if args.workers is not None and args.workers < 1:
+        raise DataError(f"--workers {args.workers}: at least 1")
     if args.json and Path(args.json).exists():
         raise DataError(f"--json {args.json}: exists already. Nothing is overwritten; choose a new name.")
     from ra3kit.evaluation.embedded import load

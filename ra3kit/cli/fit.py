@@ -50,12 +50,13 @@ def run(args: argparse.Namespace) -> int:
     folder = claim(recipe)
     try:
         built = _build(recipe, folder)
+        first = built.trainer.is_global_zero
+        if first:
+            _save(recipe, built, folder)
     except BaseException:
         release(folder)
         raise
-    first = built.trainer.is_global_zero
     if first:
-        _save(recipe, built, folder)
         print(_opening(recipe, built.trainer, folder), flush=True)
     with handed_over(folder):
         try:
@@ -63,6 +64,10 @@ def run(args: argparse.Namespace) -> int:
         except SystemExit:  # how Lightning ends after Ctrl-C
             if first:
                 print(f"interrupted; what was written so far is in {folder}", file=sys.stderr)
+            raise
+        except OSError as error:  # a write that failed names no file, or the temporary one it is copied from
+            if error.errno is not None and not str(error.filename or "").startswith(str(folder)):
+                error.filename = str(folder) if error.filename is None else f"{error.filename}, for {folder}"
             raise
     if built.trainer.is_global_zero:
         print(_closing(recipe, built, folder), flush=True)
@@ -78,7 +83,14 @@ def _build(recipe: Recipe, folder: Path) -> Built:
 
 def _save(recipe: Recipe, built: Built, folder: Path) -> None:
     header = f"# {recipe.name}: a saved run, every value written out (ra3kit {__version__})\n"
-    (folder / "recipe.yaml").write_text(header + to_yaml(built.complete), encoding="utf-8")
+    path, temporary = folder / "recipe.yaml", folder / "recipe.tmp"
+    try:
+        temporary.write_text(header + to_yaml(built.complete), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        error.filename = str(path)
+        raise
 
 
 def _opening(recipe: Recipe, trainer: L.Trainer, folder: Path) -> str:

@@ -14,6 +14,7 @@ import json
 import os
 import sysconfig
 import tokenize
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ra3kit.errors import DataError, nearest
+from ra3kit.hub import hub_advice
 
 TEXT_COLUMNS = ("content", "text", "code")
 """Names under which corpora keep their text: the-stack and starcoderdata (content), most others (text), MBPP (code)."""
@@ -51,7 +53,8 @@ class CorpusReport:
 
     Args:
         read: number of texts yielded.
-        skipped: reason -> number of files or records: "undecodable", "binary", "empty", "not_json", "no_text".
+        skipped: reason -> number of files or records: "undecodable", "binary", "empty", "not_json", "no_text",
+            "unreadable" (a .py file that cannot be opened: no permission, a dangling link, no regular file).
         examples: reason -> the first name it was counted for.
     """
 
@@ -89,6 +92,8 @@ def read_files(
     """
     report = CorpusReport() if report is None else report
     for source in [path] if isinstance(path, str) else path:
+        if not str(source).strip():
+            raise DataError(f"path={path!r}: an empty text names no source. For the working folder write path=.")
         for name, text in _read_source(str(source), tuple(columns or TEXT_COLUMNS), report):
             kept = _checked(name, text, report)
             if kept is not None:
@@ -119,7 +124,13 @@ def _read_source(source: str, columns: Sequence[str], report: CorpusReport) -> I
         return _read_paths(_stdlib(source), columns, report)
     if source.startswith("hf:"):
         return _read_hub(source, columns)
-    path = Path(source).expanduser()
+    path = Path(source)
+    try:
+        path = path.expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError) as error:  # a name no file can have, or ~someone
+        why = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        raise DataError(f"path={source[:80]!r}: {why}.") from error
     if path.is_dir():
         if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
             return _read_saved(path, columns)
@@ -181,7 +192,14 @@ def _read_paths(
 
 def _read_python(name: str, path: Path, report: CorpusReport) -> Iterator[tuple[str, object]]:
     """The text of a .py file in the encoding it declares, line ends as they are."""
-    data = path.read_bytes()
+    if not path.is_file():  # a dangling link, a pipe that would wait for ever
+        report.skip("unreadable", name)
+        return
+    try:
+        data = path.read_bytes()
+    except OSError:
+        report.skip("unreadable", name)
+        return
     if b"\0" in data:
         report.skip("binary", name)
         return
@@ -194,6 +212,8 @@ def _read_python(name: str, path: Path, report: CorpusReport) -> Iterator[tuple[
 
 def _read_jsonl(name: str, path: Path, columns: Sequence[str], report: CorpusReport) -> Iterator[tuple[str, object]]:
     row = -1
+    if not path.is_file():
+        raise DataError(f"{path}: this is no regular file.")
     try:
         with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as lines:
             for row, line in enumerate(lines):
@@ -201,38 +221,64 @@ def _read_jsonl(name: str, path: Path, columns: Sequence[str], report: CorpusRep
                     continue
                 try:
                     record = json.loads(line)
-                except ValueError:  # not JSON, or not UTF-8
+                except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested too deeply
                     record = None
                 if isinstance(record, dict):
                     yield _named_text(record, columns, f"{name}:{row}")
                 else:
                     report.skip("not_json", f"{name}:{row}")
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
-        raise DataError(f"{path}: damaged or unreadable after record {row}: {error}. Fetch the file again.") from error
+    except (EOFError, zlib.error, OSError) as error:
+        where = f"after record {row}" if row >= 0 else "before the first record"
+        raise DataError(f"{path}: damaged or unreadable {where}: {error}. Fetch the file again.") from error
 
 
 def _read_parquet(name: str, path: Path, columns: Sequence[str]) -> Iterator[tuple[str, object]]:
     import pyarrow
     import pyarrow.parquet as pq
 
+    if not path.is_file():
+        raise DataError(f"{path}: this is no regular file.")
+    row = 0
     try:
         table = pq.ParquetFile(path)
         names = table.schema_arrow.names
         text_column = _column(names, columns, str(path))
         wanted = [c for c in names if c == text_column or c in _NAME_COLUMNS]
-        row = 0
         for batch in table.iter_batches(batch_size=1024, columns=wanted):
+            batch = _as_bytes(batch, text_column)
             for record in batch.to_pylist():
                 yield _named_text(record, columns, f"{name}:{row}")
                 row += 1
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a readable parquet file: {error}") from error
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        where = f" after record {row - 1}" if row else ""
+        raise DataError(
+            f"{path}: not a readable parquet file{where}: {_first_line(error)} Fetch the file again."
+        ) from error
+
+
+def _as_bytes(batch: Any, column: str) -> Any:
+    """The batch with its text column as bytes, so that one record that is not UTF-8 does not end the file."""
+    import pyarrow
+
+    place = batch.schema.get_field_index(column)
+    if place < 0 or not (
+        pyarrow.types.is_string(batch.schema.types[place]) or pyarrow.types.is_large_string(batch.schema.types[place])
+    ):
+        return batch
+    return batch.set_column(place, column, batch.column(place).cast(pyarrow.large_binary()))
 
 
 def _read_saved(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, object]]:
     import datasets
+    import pyarrow
 
-    return _read_dataset(datasets.load_from_disk(str(path)), path.name, columns)
+    try:
+        dataset = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pyarrow.ArrowException) as error:
+        raise DataError(
+            f"path={str(path)!r}: the saved dataset is damaged or not whole: {_first_line(error)} Save it again."
+        ) from error
+    return _read_dataset(dataset, path.name, columns)
 
 
 def _read_hub(source: str, columns: Sequence[str]) -> Iterator[tuple[str, object]]:
@@ -240,6 +286,8 @@ def _read_hub(source: str, columns: Sequence[str]) -> Iterator[tuple[str, object
     import datasets
 
     name, *parts = source.removeprefix("hf:").split(":")
+    if not name.strip():
+        raise DataError(f"path={source!r}: name a dataset, hf:owner/name.")
     options: dict[str, Any] = {"split": "train"}
     config = None
     for part in parts:
@@ -256,11 +304,8 @@ def _read_hub(source: str, columns: Sequence[str]) -> Iterator[tuple[str, object
     try:
         dataset = datasets.load_dataset(name, config, **options)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("HF_DATASETS_OFFLINE")
-        why = " HF_HUB_OFFLINE is set: unset it, or give a local folder or file." if offline else ""
-        raise DataError(
-            f"path={source!r}: the dataset cannot be loaded.{why} ({str(error).splitlines()[0]})"
-        ) from error
+        why = hub_advice(f"hf download --repo-type dataset {name} --local-dir FOLDER", "data.path=FOLDER")
+        raise DataError(f"path={source!r}: the dataset cannot be loaded. {why} ({_first_line(error)})") from error
     return _read_dataset(dataset, name, columns)
 
 
@@ -278,11 +323,23 @@ def _read_dataset(dataset: Any, name: str, columns: Sequence[str]) -> Iterator[t
         yield _named_text(record, columns, f"{name}:{row}")
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".") + "."
+
+
 _NAME_COLUMNS = frozenset((*REPO_COLUMNS, *PATH_COLUMNS, *ID_COLUMNS))
 
 
 def _named_text(record: Mapping[str, Any], columns: Sequence[str], fallback: str) -> tuple[str, object]:
-    return _record_name(record, fallback), record[_column(list(record), columns, fallback)]
+    text = record[_column(list(record), columns, fallback)]
+    if isinstance(text, bytes):
+        text = _decoded(text)
+    return _record_name(record, fallback), text
+
+
+def _decoded(data: bytes) -> str:
+    """UTF-8 as text; what is none as lone surrogates, which are counted as undecodable later."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _column(names: Sequence[str], columns: Sequence[str], where: str) -> str:
@@ -296,12 +353,13 @@ def _column(names: Sequence[str], columns: Sequence[str], where: str) -> str:
 
 
 def _record_name(record: Mapping[str, Any], fallback: str) -> str:
-    """`repo/path`, else path, else id, else where the record stands."""
+    """`repo/path`, else path, else id, else where the record stands (also for a name that UTF-8 cannot spell)."""
     repo, path, key = (
         next((str(record[c]) for c in group if record.get(c) not in (None, "")), "")
         for group in (REPO_COLUMNS, PATH_COLUMNS, ID_COLUMNS)
     )
-    return (f"{repo}/{path}" if repo and path else path) or key or fallback
+    name = (f"{repo}/{path}" if repo and path else path) or key
+    return name if name and _encodable(name) else fallback
 
 
 def _checked(name: str, text: object, report: CorpusReport) -> SourceFile | None:

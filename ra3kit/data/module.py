@@ -7,6 +7,7 @@ anew every epoch (`reload_dataloaders_every_n_epochs=1`). The module knows snipp
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from ra3kit.data.store import BootstrappedStore
 from ra3kit.data.tokenizer import TokenizerSpec, check_tokenizer, resolve_tokenizer, tokenizer_id
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import DataError, nearest
+from ra3kit.ranges import check_number
 
 TRAIN_PHASES = PHASES[:-1]
 
@@ -64,7 +66,8 @@ class TrajectoryDataModule(L.LightningDataModule):
         limit_files: read at most so many texts of each corpus.
 
     Raises:
-        DataError: settings that contradict each other, or (at setup) a corpus without a usable snippet.
+        DataError: settings out of range or that contradict each other, or (at setup) a corpus without a usable snippet,
+            or a snippet longer than the model's `max_positions`.
     """
 
     def __init__(
@@ -93,6 +96,17 @@ class TrajectoryDataModule(L.LightningDataModule):
         limit_files: int | None = None,
     ) -> None:
         super().__init__()
+        counts = {
+            "max_val_snippets": max_val_snippets,
+            "snippets_per_step": snippets_per_step,
+            "tokens_per_step": tokens_per_step,
+            "tokens_per_forward": tokens_per_forward,
+        }
+        for name, value in counts.items():
+            check_number(name, value, least=1, whole=True, error=DataError)
+        check_number("max_snippets", max_snippets, least=1, whole=True, optional=True, error=DataError)
+        check_number("val_fraction", val_fraction, least=0, below=1, error=DataError)
+        check_number("seed", seed, least=0, whole=True, error=DataError)
         if max_tokens > tokens_per_forward:
             raise DataError(
                 f"max_tokens={max_tokens} is above tokens_per_forward={tokens_per_forward}: raise the latter."
@@ -152,12 +166,13 @@ class TrajectoryDataModule(L.LightningDataModule):
         corpus = self._expert_corpus()
         snippets = list(corpus.snippets(self.tokenizer))
         if not snippets:
-            raise DataError(f"path={self.path!r} gave no usable snippet: {_account(corpus.report)}.")
+            raise DataError(f"path={self.path!r} gave no usable snippet: {_account(corpus.report)}")
         self.report = corpus.report
         out = held_out(list(dict.fromkeys(s.file for s in snippets)), self.val_fraction)
         self.val_files, self._val_keys = sorted(out), {corpus.keys[file] for file in out}
         self.train = self._draw([s for s in snippets if s.file not in out], self.max_snippets)
         self.val = self._draw([s for s in snippets if s.file in out], self.max_val_snippets)
+        self._check_lengths([*self.train, *self.val])
         if self.warmup_path is not None:
             _ = self.warmup
 
@@ -170,9 +185,10 @@ class TrajectoryDataModule(L.LightningDataModule):
             corpus = Corpus(path, comments=self.warmup_comments, **self._corpus_settings)
             snippets = list(corpus.snippets(self.tokenizer, exclude=self._val_keys))
             if not snippets:
-                raise DataError(f"warmup_path={path!r} gave no usable snippet: {_account(corpus.report)}.")
+                raise DataError(f"warmup_path={path!r} gave no usable snippet: {_account(corpus.report)}")
             self.warmup_report = corpus.report
             self._warmup = self._draw(snippets, self.max_snippets)
+            self._check_lengths(self._warmup)
         return self._warmup
 
     def summary(self) -> dict[str, Any]:
@@ -189,6 +205,7 @@ class TrajectoryDataModule(L.LightningDataModule):
             "val_code_tokens": code_tokens(self.val),
             "dropped_files": dict(self.report.dropped_files),
             "dropped_lines": dict(self.report.dropped_lines),
+            "first_dropped": dict(self.report.examples),
         }
         if self._warmup is not None and self.warmup_report is not None:
             summary |= {
@@ -274,6 +291,17 @@ class TrajectoryDataModule(L.LightningDataModule):
 
     # -- details
 
+    def _check_lengths(self, snippets: Sequence[Trajectory]) -> None:
+        """Refuse now, not hours later, a snippet that the model to be trained has no room for."""
+        room = getattr(getattr(self.trainer, "lightning_module", None), "max_positions", None)
+        longest = max(snippets, key=lambda t: len(t.ids), default=None)
+        if room is not None and longest is not None and len(longest.ids) > room:
+            raise DataError(
+                f"snippet {longest.snippet_id!r} has {len(longest.ids)} tokens, but the model has room for {room} (its "
+                f"max_position_embeddings, or the posterior's capacity): set data.max_tokens={room} or less, now "
+                f"{self._corpus_settings['max_tokens']}."
+            )
+
     def _expert_corpus(self) -> Corpus:
         settings = {"comments": self.comments, "docstrings": self.docstrings, **self._corpus_settings}
         return Corpus(self.path, **settings)
@@ -334,7 +362,26 @@ def data_hash(trajectories: Sequence[Trajectory]) -> str:
     return digest.hexdigest()[:16]
 
 
+ADVICE = {
+    "binary": "Give text.",
+    "empty": "Give files that hold something.",
+    "inexact": "Use a byte-level tokenizer.",
+    "long line": "Raise data.max_tokens: no line of a corpus may be longer.",
+    "no cut": "Raise data.max_tokens or data.max_lines.",
+    "no_text": "Set data.columns to the column that holds the text.",
+    "not_json": "A .jsonl file has one JSON object a line.",
+    "only comments": "Set data.comments=keep.",
+    "short snippet": "Lower data.min_lines, or raise data.max_tokens.",
+    "undecodable": "Save the files as UTF-8.",
+    "unparsable": "Set data.unparsable=keep if they need not be Python.",
+    "unreadable": "Check permissions and links.",
+}
+"""What to do about the reasons in a `SnippetReport`."""
+
+
 def _account(report: SnippetReport) -> str:
-    """What became of the files of a corpus that gave nothing, in one line."""
-    dropped = {**report.dropped_files, **report.dropped_lines}
-    return f"{report.files} texts read, dropped {dropped}, first examples {report.examples}"
+    """What became of the files of a corpus that gave nothing, and what to do about it, in one line."""
+    dropped = Counter({**report.dropped_files, **report.dropped_lines})
+    shown = [f"{count} {reason} (first: {report.examples.get(reason)})" for reason, count in dropped.most_common()]
+    advice = [ADVICE[reason] for reason, _ in dropped.most_common(2) if reason in ADVICE]
+    return " ".join([f"{report.files} texts read; left out: {', '.join(shown) or 'none'}.", *advice])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from ra3kit.data.encode import encode_texts, inexact_texts
 from ra3kit.data.tokenizer import start_and_end_ids
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import DataError, nearest
+from ra3kit.ranges import check_number
 
 Comments = Literal["keep", "strip", "thoughts"]
 FILES_PER_BATCH = 256
@@ -117,8 +119,10 @@ class Corpus:
             if (value := getattr(self, key)) not in allowed:
                 raise DataError(f"{key}={value!r}: allowed are {list(allowed)}.{nearest(str(value), allowed)}")
         for key, least in {"max_tokens": 3, "max_lines": 1, "min_lines": 1}.items():
-            if (value := getattr(self, key)) < least:
-                raise DataError(f"{key}={value}: must be at least {least}.")
+            check_number(key, getattr(self, key), least=least, whole=True, error=DataError)
+        check_number(
+            "limit_files", self.limit_files, least=1, most=sys.maxsize, whole=True, optional=True, error=DataError
+        )
         if self.min_lines > self.max_lines:
             raise DataError(f"min_lines={self.min_lines} is above max_lines={self.max_lines}: no snippet can be kept.")
 
@@ -142,7 +146,7 @@ class Corpus:
 
     def texts(self, exclude: set[str]) -> Iterator[SourceFile]:
         """The texts that are kept, each once, cleaned as asked for; file names made unique."""
-        contaminated = _import_callable(self.decontaminate) if self.decontaminate else None
+        contaminated = _import_callable(self.decontaminate) if self.decontaminate is not None else None
         read, seen, names = CorpusReport(), set(exclude), Counter[str]()
         for file in islice(read_files(self.path, self.columns, read), self.limit_files):
             self.report.files += 1
@@ -297,8 +301,11 @@ def _import_callable(path: str) -> Callable[[str], bool]:
     module, _, name = path.replace(":", ".").rpartition(".")
     try:
         found = importlib.import_module(module)
-    except (ImportError, ValueError) as error:
-        raise DataError(f"decontaminate={path!r}: cannot import {module!r} ({error}).") from error
+    except (Exception, SystemExit) as error:  # whatever somebody's module does when it is imported
+        raise DataError(
+            f"decontaminate={path!r}: cannot import {module!r} ({type(error).__name__}: {error}). "
+            "Give package.module.name."
+        ) from error
     if not callable(getattr(found, name, None)):
         hint = nearest(name, [n for n in dir(found) if callable(getattr(found, n))])
         raise DataError(f"decontaminate={path!r}: {module} has no callable {name!r}.{hint} Give package.module.name.")

@@ -19,6 +19,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ra3kit.errors import TokenizerError, nearest
+from ra3kit.hub import hub_advice
+from ra3kit.ranges import check_number
 
 Rules = Literal["qwen2", "llama3", "gpt2"]
 
@@ -32,9 +34,11 @@ PRE_TOKENIZER_RULES: dict[str, str] = {
 """The published split patterns: Qwen2 takes digits one by one, Llama-3 up to three; in both a run of line ends joins
 the punctuation or the white space before it. GPT-2 joins line ends to the indentation after them."""
 
+MAX_VOCABULARY = 2_000_000
 EOS, BOS = "<|endoftext|>", "<|begin_of_text|>"
-PROBE = "def f(x):\n\n\treturn {'é': \"日本\"}  # 🙂\r\n    \n\fif x:\n        pass\n"
-"""Text that every usable tokenizer gives back exactly: tabs, CRLF, form feed, blank lines, non-ASCII."""
+PROBE = "class F(X):  # \ufb01\ndef f(x):\n\n\treturn {'é': \"日本\"}  # 🙂\r\n    \n\fif x:\n        pass\n"
+"""Text that every usable tokenizer gives back exactly: capitals, a ligature, tabs, CRLF, form feed, blank lines,
+non-ASCII. Qwen2's tokenizer composes accents (NFC); the few texts that changes are dropped one by one, as "inexact"."""
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
@@ -45,11 +49,16 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        offline = " HF_HUB_OFFLINE is set, so only local folders and cached names work." if _offline() else ""
+    except Exception as error:  # a damaged folder fails in as many ways as there are tokenizer classes
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        what = (
+            ""
+            if os.path.exists(name_or_path)
+            else hub_advice(f"hf download {name_or_path} --local-dir FOLDER", "tokenizer=FOLDER")
+        )
         raise TokenizerError(
-            f"tokenizer {name_or_path!r} cannot be loaded.{offline} Give a folder with tokenizer.json, a hub id, or a "
-            f"ra3kit.data.tokenizer.TrainedTokenizer. ({str(error).splitlines()[0]})"
+            f"tokenizer {name_or_path!r} cannot be loaded. Give a folder with tokenizer.json, a hub id, or a "
+            f"ra3kit.data.tokenizer.TrainedTokenizer. {what} ({why})".replace("  ", " ")
         ) from error
     check_tokenizer(tokenizer)
     return tokenizer
@@ -175,14 +184,20 @@ class TrainedTokenizer(TokenizerSpec):
 
     Args:
         corpus: what `ra3kit.data.corpora.read_files` reads: a folder, a glob, a file, a hub id or "stdlib".
-        vocab_size: most tokens, >= 258.
+        vocab_size: most tokens, 258 to 2,000,000.
         rules: pre-tokenizer rules, "qwen2", "llama3" or "gpt2".
         max_bytes: most UTF-8 bytes to train on, taken in reading order; > 0.
+
+    Raises:
+        TokenizerError: a number outside its range.
     """
 
     def __init__(
         self, corpus: str = "stdlib", vocab_size: int = 2048, rules: Rules = "qwen2", max_bytes: int = 8_000_000
     ) -> None:
+        # the trainer allocates for the size asked for, and ends the process where that fails
+        check_number("vocab_size", vocab_size, least=258, most=MAX_VOCABULARY, whole=True, error=TokenizerError)
+        check_number("max_bytes", max_bytes, least=1, whole=True, error=TokenizerError)
         self.corpus, self.vocab_size, self.rules, self.max_bytes = corpus, vocab_size, rules, max_bytes
 
     def load(self) -> PreTrainedTokenizerBase:
@@ -245,10 +260,3 @@ def _save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         shutil.rmtree(temporary)
         if not folder.is_dir():
             raise
-
-
-def _offline() -> bool:
-    return any(
-        os.environ.get(name, "").lower() in {"1", "true", "yes", "on"}
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    )

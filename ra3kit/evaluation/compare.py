@@ -382,7 +382,7 @@ def _read(file: Path, name: str) -> Evaluation:
         raise DataError(f"No evaluation at {file}.{hint} `ra3kit eval` writes a folder with a {RESULTS}.")
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{file}: not readable as JSON ({error}).") from error
     if not isinstance(results, dict):
         raise DataError(f"{file}: holds a {type(results).__name__}, not the results of an evaluation.")

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from ra3kit import loading
 from ra3kit.errors import DataError, ModelError, RecipeError, RunError, nearest
 from ra3kit.evaluation.prompts import (
     Style,
@@ -25,6 +26,7 @@ from ra3kit.evaluation.prompts import (
 )
 from ra3kit.evaluation.samples import SAMPLES, Finish, Sample
 from ra3kit.progress import track
+from ra3kit.ranges import check_number
 from ra3kit.rollout import Engine, attention
 from ra3kit.rollout.forward import base_model
 from ra3kit.rollout.sampling import stream_key
@@ -81,7 +83,8 @@ class Sampling:
             raise RecipeError(
                 f"n={self.n}, max_new_tokens={self.max_new_tokens} and batch={self.batch} must be at least 1"
             )
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
+        check_number("seed", self.seed, least=0, whole=True)
+        if not 0 <= self.temperature < float("inf") or not 0 < self.top_p <= 1:
             raise RecipeError(
                 f"temperature={self.temperature} must be >= 0 (0 is greedy) and top_p={self.top_p} in (0, 1]"
             )
@@ -153,13 +156,7 @@ def load_model(name: str, engine: EngineName, dtype: str, device: str) -> PreTra
         raise ModelError(f"dtype={dtype!r}: allowed are auto, float32, bfloat16, float16.")
     transformers_logging.disable_progress_bar()
     implementation = attention.NAME if engine == "ra3kit" else None
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(name, attn_implementation=implementation, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"model {name!r} cannot be loaded: {str(error).splitlines()[0]} Give a folder with config.json and "
-            "safetensors, or a hub id where the hub can be reached (HF_HUB_OFFLINE unset)."
-        ) from error
+    model: Any = loading.load_model(name, dtype, implementation)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         return model.to(where).eval().requires_grad_(False)

@@ -243,7 +243,9 @@ def test_bad_requests_are_refused(corpus: str, tokenizer: PreTrainedTokenizerFas
         make(corpus, tokenizer, comments="remove")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.py").write_text("def (:\n  x\n")
-    with pytest.raises(DataError, match=r"no usable snippet: 1 texts read, dropped {'unparsable': 1}.*a.py"):
+    with pytest.raises(
+        DataError, match=r"no usable snippet: 1 texts read; left out: 1 unparsable \(first: a.py\)\. Set data"
+    ):
         make(str(tmp_path / "bad"), tokenizer).setup()
 
 

@@ -202,7 +202,7 @@ def test_split_is_by_name_and_stable() -> None:
     [
         ({"comments": "stripp"}, "comments='stripp'.*Did you mean 'strip'"),
         ({"unparsable": "yes"}, r"unparsable='yes': allowed are \['keep', 'drop'\]"),
-        ({"max_tokens": 2}, "max_tokens=2: must be at least 3"),
+        ({"max_tokens": 2}, "max_tokens=2: must be a whole number of at least 3"),
         ({"min_lines": 9, "max_lines": 8}, "no snippet can be kept"),
         ({"decontaminate": "no.such.module"}, "cannot import 'no.such'"),
         ({"decontaminate": "json.load_"}, r"no callable 'load_'. Did you mean 'loads?'\?"),
