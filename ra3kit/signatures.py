@@ -47,13 +47,15 @@ def import_class(class_path: Any, key: str) -> Any:
 
     Args:
         class_path: `package.module.Class`.
-        key: the recipe key that holds the component, for the message.
+        key: the recipe key that holds the component, for the message; "" where no recipe is at hand.
 
     Raises:
         RecipeError: not a dotted path, no such module, no such name in it, or the module cannot be imported.
     """
+    where = f"{key}.class_path={class_path}" if key else str(class_path)
     if not isinstance(class_path, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", class_path):
-        raise RecipeError(f"{key}.class_path={class_path!r}: a dotted path is needed, like package.module.Class.")
+        given = f"{key}.class_path={class_path!r}" if key else repr(class_path)
+        raise RecipeError(f"{given}: a dotted path is needed, like package.module.Class.")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     parts = class_path.split(".")
@@ -64,25 +66,23 @@ def import_class(class_path: Any, key: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
                 continue
-            raise RecipeError(f"{key}.class_path={class_path}: importing {name} needs {error.name!r}.") from error
+            raise RecipeError(f"{where}: importing {name} needs {error.name!r}.") from error
         except (Exception, SystemExit) as error:  # whatever somebody's module does when it is imported
             what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}".rstrip(": ")
-            raise RecipeError(f"{key}.class_path={class_path}: importing {name} failed: {what}") from error
+            raise RecipeError(f"{where}: importing {name} failed: {what}") from error
         target: Any = module
         for depth, part in enumerate(parts[length:]):
             if not hasattr(target, part):
-                raise RecipeError(_no_such_name(target, ".".join(parts[: length + depth]), part, key, class_path))
+                raise RecipeError(_no_such_name(target, ".".join(parts[: length + depth]), part, where, class_path))
             target = getattr(target, part)
         if not callable(target):
-            raise RecipeError(f"{key}.class_path={class_path}: this is no class but {type(target).__name__}.")
+            raise RecipeError(f"{where}: this is no class but {type(target).__name__}.")
         return target
     close = nearest(parts[0], _modules_in([os.getcwd()]))
-    raise RecipeError(
-        f"{key}.class_path={class_path}: there is no module {parts[0]!r}.{close} Is it installed, or in {os.getcwd()}?"
-    )
+    raise RecipeError(f"{where}: there is no module {parts[0]!r}.{close} Is it installed, or in {os.getcwd()}?")
 
 
-def _no_such_name(owner: Any, owner_name: str, part: str, key: str, class_path: str) -> str:
+def _no_such_name(owner: Any, owner_name: str, part: str, where: str, class_path: str) -> str:
     """The message for a name that a module or package does not have: what is there, and the closest."""
     kind, there = "class", [n for n, item in vars(owner).items() if inspect.isclass(item) and not n.startswith("_")]
     if inspect.ismodule(owner):
@@ -91,7 +91,7 @@ def _no_such_name(owner: Any, owner_name: str, part: str, key: str, class_path: 
         if class_path.rpartition(".")[0] != owner_name:  # the name was meant to be a module
             kind, there = "module", _modules_in(list(getattr(owner, "__path__", [])))
     close, have = nearest(part, there), ", ".join(sorted(there)) or "none"
-    return f"{key}.class_path={class_path}: {owner_name} has no {kind} {part!r}.{close} There: {have}."
+    return f"{where}: {owner_name} has no {kind} {part!r}.{close} There: {have}."
 
 
 def _modules_in(folders: Sequence[str]) -> list[str]:

@@ -49,6 +49,9 @@ class LatentPrior(L.LightningModule, ABC):
     ...         return f"{self.c} nats per thought, {self.again} right after another"
     >>> Spaced().penalty(torch.tensor([[True, True, False]]), torch.zeros(1, 3))
     tensor([[1., 3., 0.]])
+
+    Args:
+        scale: unit of `penalty`, "line_sum" (nats) or "token_mean" (nats per token of the line).
     """
 
     forbids_thinking: bool = False
