@@ -10,6 +10,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from ra3kit.abstraction.em import RA3Module
+from ra3kit.errors import RunError
+from ra3kit.guards import findings
 from ra3kit.policy import BasePolicy
 from ra3kit.report import picture, report_markdown
 
@@ -36,7 +38,19 @@ class RunReport(Callback):
             picture(results, folder / "report.png")
         elif isinstance(pl_module, BasePolicy):
             self._save(folder, {"model": pl_module})
-            write_json(folder / "results.json", {"stage": "ntp", "metrics": logged(trainer)})
+            write_json(folder / "results.json", ntp_results(trainer))
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """What there is so far, when a run ends early for a reason it can name; `stopped` tells which. No models."""
+        if not isinstance(exception, RunError) or not trainer.is_global_zero or not trainer.global_step:
+            return
+        folder = Path(trainer.default_root_dir)
+        if isinstance(pl_module, RA3Module):
+            results = ra3_results(trainer, pl_module) | {"stopped": str(exception)}
+            (folder / "report.md").write_text(report_markdown(results), encoding="utf-8")
+        else:
+            results = ntp_results(trainer) | {"stopped": str(exception)}
+        write_json(folder / "results.json", results)
 
     def _save(self, folder: Path, models: dict[str, BasePolicy | None]) -> None:
         if self.save_models:
@@ -56,8 +70,19 @@ def ra3_results(trainer: L.Trainer, module: RA3Module) -> dict[str, Any]:
         "data": trainer.datamodule.summary(),  # type: ignore[attr-defined]
         "scores": module.scores,
         "history": module.history,
+        "guards": found(trainer),
         "samples": module.samples,
     }
+
+
+def ntp_results(trainer: L.Trainer) -> dict[str, Any]:
+    """The last metrics of a run of next-token prediction, and what its guards found."""
+    return {"stage": "ntp", "metrics": logged(trainer), "guards": found(trainer)}
+
+
+def found(trainer: L.Trainer) -> list[dict[str, Any]]:
+    """What the guards found, as JSON."""
+    return [vars(finding) for finding in findings(trainer.callbacks)]  # type: ignore[attr-defined]
 
 
 def logged(trainer: L.Trainer) -> dict[str, float]:

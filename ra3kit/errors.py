@@ -38,6 +38,10 @@ class ConformanceError(RA3Error, AssertionError):
     """A component that breaks a clause of its contract (`ra3kit.testing`). Also an AssertionError: a failed test."""
 
 
+class DivergenceError(RunError):
+    """A loss or a gradient that is not finite: the step was not taken."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """A suffix " Did you mean 'x'?" for the closest allowed name, or "" when nothing is close.
 

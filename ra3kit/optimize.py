@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ra3kit.errors import RunError
+from ra3kit.errors import DivergenceError, RunError
+from ra3kit.guards import LOWER
 from ra3kit.ranges import check_number
 
 MAX_LR = 10.0
@@ -97,13 +98,13 @@ def clip_gradients(optimizer: torch.optim.Optimizer, clip: float | None) -> Tens
     """Clip the gradients of an optimizer's parameters to norm `clip`; returns the norm before.
 
     Raises:
-        RunError: the norm is not finite; the step must not be taken.
+        DivergenceError: the norm is not finite; the step must not be taken.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
     if not torch.isfinite(norm):
-        raise RunError(
-            f"the gradient norm is {float(norm)}: the loss diverged. Lower the learning rate, or look at the batch; "
-            "the weights of the last step are untouched."
+        raise DivergenceError(
+            f"the gradient norm is {float(norm)}: the run has diverged. {LOWER}; the weights of the last step are "
+            "untouched."
         )
     return norm

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ra3kit.guards import NO_THOUGHTS, WITHOUT_THOUGHTS, Finding
+
 MEASURES = {"plain": "no thoughts", "own": "own thoughts", "iwae": "IWAE"}
 KEYS = {"plain": "plain_ce", "own": "own_latents_ce", "iwae": "iwae_ce"}
 CAVEAT = (
@@ -58,20 +60,24 @@ def table_lines(results: Mapping[str, Any]) -> list[str]:
     return rows
 
 
-COLLAPSED = 0.005
-
-
 def notes(results: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of this run: that q has all but stopped thinking."""
+    """What a reader must know of this run: what the guards found, and that q has all but stopped thinking.
+
+    The guards see the E-step's own snippets, this the held-out ones; when a guard has said it, it is not said again.
+    """
+    told = [str(Finding(**finding)) for finding in results.get("guards", ())]
+    found = [finding for finding in told if finding not in results.get("stopped", "")]
     shown = arms(results)
-    if "base" not in shown or "RA3, q" not in shown:
-        return []
+    said = any(finding["name"] == "thought_rate_zero" for finding in results.get("guards", ()))
+    if said or "base" not in shown or "RA3, q" not in shown:
+        return found
     before, after = shown["base"]["thought_rate"], shown["RA3, q"]["thought_rate"]
-    if after >= COLLAPSED or before < COLLAPSED:
-        return []
+    if after >= NO_THOUGHTS or before < NO_THOUGHTS:
+        return found
     return [
-        f"The posterior has all but stopped thinking (thought rate {before:.1%} -> {after:.2%}): its thoughts did not "
-        "pay, and RA3 without thoughts is NTP. See docs/findings.md."
+        *found,
+        f"The posterior has all but stopped thinking (thought rate {before:.1%} -> {after:.2%} on held-out code): "
+        f"{WITHOUT_THOUGHTS}.",
     ]
 
 
@@ -80,6 +86,7 @@ def report_markdown(results: Mapping[str, Any]) -> str:
     data = results["data"]
     parts = [
         "# RA3 run",
+        *([f"Stopped before its end: {results['stopped']}"] if "stopped" in results else []),
         f"Posterior {results['posterior']}; prior: {results['prior']}; seed {results['seed']}; "
         f"{results['eval_rollouts']} draws per held-out snippet.",
         f"Trained on {data['train_snippets']} snippets, {data['train_code_tokens']} code tokens ({data['path']}); "
@@ -92,6 +99,8 @@ def report_markdown(results: Mapping[str, Any]) -> str:
         "Lines that begin with `>` are thoughts of q, with the nats they add to the lines up to the next thought.",
         *(f"```\n{sample}\n```" for sample in results["samples"][:8]),
     ]
+    if "stopped" in results:
+        return "\n\n".join(parts) + "\n"
     if importlib.util.find_spec("matplotlib") is None:
         parts.append("No picture: matplotlib is missing (`pip install 'ra3kit[plot]'`).")
     else:

@@ -100,6 +100,7 @@ def trained(recipe: str, corpus: Path, published: dict[str, Path], folder: Path)
         overrides += ["trainer.callbacks.0.warmup_steps=4", "trainer.callbacks.0.e_steps=2", "data.max_snippets=20"]
     assert main(["fit", "--recipe", str(path), *overrides]) == 0
     results = json.loads((folder / "results.json").read_text())
+    assert results["guards"] == []
     if recipe == "tiny-ntp":
         return {"ntp/loss": [results["metrics"]["ntp/loss"]], "eval": [results["metrics"]["eval/ntp/plain_ce"]]}
     history = results["history"]

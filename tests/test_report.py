@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ra3kit.guards import Finding
 from ra3kit.report import arms, notes, picture, report_markdown, table_lines
 
 
@@ -67,6 +68,20 @@ def test_a_collapse_is_said_aloud_and_nothing_else_is() -> None:
     (note,) = notes(results(0.001))
     assert "5.0% -> 0.10%" in note
     assert note in report_markdown(results(0.001))
+
+
+def test_what_a_guard_has_said_is_not_said_twice() -> None:
+    def guard(name: str) -> dict[str, Any]:
+        return vars(Finding(name, f"{name}!", 12, "e", 1, "warn"))
+
+    other, same = guard("noise_floor"), guard("thought_rate_zero")
+    assert len(notes({**results(0.001), "guards": [other]})) == 2
+    assert notes({**results(0.001), "guards": [same]}) == [
+        "guard/thought_rate_zero at step 12, phase e of iteration 1: thought_rate_zero!"
+    ]
+    stopped = {**results(0.2), "guards": [same], "stopped": f"{Finding(**same)} The run stops."}
+    assert notes(stopped) == []
+    assert report_markdown(stopped).count("thought_rate_zero!") == 1
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:

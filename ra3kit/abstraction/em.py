@@ -24,6 +24,7 @@ from ra3kit.abstraction.prior import LatentPrior
 from ra3kit.data.packing import StepBatch
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RecipeError
+from ra3kit.guards import findings
 from ra3kit.policy import BasePolicy, parameter_counts, training_memory
 from ra3kit.ranges import check_number
 from ra3kit.report import notes, table_lines
@@ -297,7 +298,7 @@ class RA3Module(L.LightningModule):
 
     def summary_lines(self, trainer: L.Trainer) -> list[str]:
         """What `ra3kit fit` prints at the end: held-out scores, and annotated snippets."""
-        results = {"scores": self.scores}
+        results = {"scores": self.scores, "guards": [vars(finding) for finding in findings(trainer.callbacks)]}  # type: ignore[attr-defined]
         shown = [line for sample in self.samples[:3] for line in [*sample.split("\n")[:14], ""]]
         lines = [
             "",

@@ -20,7 +20,7 @@ from ra3kit.abstraction.credit import Baseline, Credit, Scale, check_baseline, c
 from ra3kit.abstraction.estep import LineTable, credits, line_table, policy_gradient
 from ra3kit.abstraction.posterior import LatentPosterior, pi_logps
 from ra3kit.abstraction.prior import LatentPrior
-from ra3kit.abstraction.statistics import distinct_ratio, effective_horizon, thought_rate
+from ra3kit.abstraction.statistics import distinct_ratio, effective_horizon, most_common_share, thought_rate
 from ra3kit.abstraction.views import View, chunk_views, view_log_q
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RecipeError, RunError
@@ -259,6 +259,7 @@ def reward_metrics(
     if texts:
         metrics["thought_length"] = sum(map(len, texts)) / len(texts)
         metrics["thought_distinct"] = distinct_ratio(texts)
+        metrics["thought_most_common"] = most_common_share(texts)
     return metrics
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable
 
 import torch
@@ -48,3 +49,13 @@ def distinct_ratio(thoughts: Iterable[Hashable]) -> float:
     """
     seen = list(thoughts)
     return len(set(seen)) / len(seen) if seen else math.nan
+
+
+def most_common_share(thoughts: Iterable[Hashable]) -> float:
+    """Share of the most common thought among all thoughts, in (0, 1]; NaN for none.
+
+    >>> most_common_share(["# sort", "# sort", "# sum", "# max"])
+    0.5
+    """
+    counts = Counter(thoughts)
+    return max(counts.values()) / counts.total() if counts else math.nan
