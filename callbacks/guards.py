@@ -25,6 +25,7 @@ from ra3kit.guards import (
     thought_rate_zero,
     thoughts_shrinking,
 )
+from ra3kit.ranges import check_number
 
 Action = Literal["warn", "stop"]
 KEPT = 256
@@ -184,8 +185,9 @@ class Collapse(Guard):
         on_trigger: Action = "warn",
     ):
         super().__init__(on_trigger)
-        self.window = checked_window(self, window)
-        self.rate_below, self.rate_above = rate_below, rate_above
+        bounds = {"rate_below": rate_below, "rate_above": rate_above}
+        check_settings(self, window, **bounds, most_common=most_common, length_fraction=length_fraction)
+        self.window, self.rate_below, self.rate_above = window, rate_below, rate_above
         self.most_common, self.length_fraction = most_common, length_fraction
 
     def check(self, seen: Seen) -> dict[str, str]:
@@ -229,7 +231,8 @@ class Divergence(Guard):
 
     def __init__(self, window: int = 5, factor: float = 1.5, margin: float = 0.5, on_trigger: Action = "warn"):
         super().__init__(on_trigger)
-        self.window, self.factor, self.margin = checked_window(self, window), factor, margin
+        check_settings(self, window, factor=factor, margin=margin)
+        self.window, self.factor, self.margin = window, factor, margin
 
     def check(self, seen: Seen) -> dict[str, str]:
         found = {"loss_not_finite": not_finite(seen.now)}
@@ -278,7 +281,9 @@ class StalledReward(Guard):
 
     def __init__(self, window: int = 25, min_gain: float = 0.0, on_trigger: Action = "warn"):
         super().__init__(on_trigger)
-        self.window, self.min_gain = checked_window(self, window), min_gain
+        check_settings(self, window)
+        check_number("StalledReward: min_gain", min_gain)
+        self.window, self.min_gain = window, min_gain
 
     def check(self, seen: Seen) -> dict[str, str]:
         message = reward_stalled(seen.history.get("estep/reward", []), self.window, self.min_gain)
@@ -326,11 +331,11 @@ class Guards(Callback):
 # ---- parts ----------------------------------------------------------------------------------------------------------
 
 
-def checked_window(guard: Guard, window: int) -> int:
-    """The window, if a guard can have it."""
-    if not 1 <= window <= KEPT // 2:
-        raise RecipeError(f"{type(guard).__name__}: window={window}: allowed are whole numbers from 1 to {KEPT // 2}")
-    return window
+def check_settings(guard: Guard, window: int, **numbers: float) -> None:
+    """Refuse a window that is not kept, and a bound that no number is on the other side of."""
+    check_number(f"{type(guard).__name__}: window", window, least=1, most=KEPT // 2, whole=True)
+    for name, value in numbers.items():
+        check_number(f"{type(guard).__name__}: {name}", value, least=0)
 
 
 def whereabouts(module: L.LightningModule, metrics: Mapping[str, Any]) -> tuple[str, int]:

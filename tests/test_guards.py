@@ -186,10 +186,16 @@ def test_figures_left_over_from_another_phase_or_update_are_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Collapse(window=0), lambda: StalledReward(window=129), lambda: Guards("halt")]
+    "make",
+    [
+        lambda: Collapse(window=0),
+        lambda: StalledReward(window=129),
+        lambda: Guards("halt"),
+        lambda: Divergence(factor=NAN),
+    ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], Any]) -> None:
-    with pytest.raises(RecipeError, match="allowed"):
+    with pytest.raises(RecipeError, match="must be|allowed are"):
         make()
 
 
@@ -283,13 +289,9 @@ def test_stopping_keeps_what_was_found_and_says_where(path: Path, tmp_path: Path
 
 def test_a_learning_rate_much_too_large_is_a_divergence(path: Path, tmp_path: Path) -> None:
     guards = Guards()
-    fit(tmp_path, policy(lr=3.0), data(path), callbacks=[guards], max_epochs=6)
+    fit(tmp_path, policy(lr=10.0), data(path), callbacks=[guards], max_epochs=6)
     assert names(guards) == {"loss_diverging"}
     assert "ntp/loss: the loss has risen from" in guards.findings[0].message
-    guards = Guards()
-    with pytest.raises(DivergenceError):
-        fit(tmp_path, policy(lr=1e3), data(path), callbacks=[guards], max_epochs=6)
-    assert names(guards) == {"loss_not_finite"}
 
 
 def test_a_gradient_that_is_not_finite_is_named_and_kept(path: Path, tmp_path: Path) -> None:
