@@ -15,9 +15,7 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import LinearCrossEntropyOptions
 from transformers import PreTrainedTokenizerBase
 
 from ra3kit.data.packing import PackedBatch, StepBatch, pack_rows
@@ -25,13 +23,11 @@ from ra3kit.data.tokenizer import TokenizerSpec, resolve_tokenizer
 from ra3kit.data.trajectory import THOUGHT, Trajectory
 from ra3kit.errors import ModelError
 from ra3kit.loading import check_model, fresh_model, load_model
+from ra3kit.loss import summed_nats
 from ra3kit.metrics import TokenRatio
 from ra3kit.optimize import Optimization, clip_gradients, set_lr
 from ra3kit.ranges import check_number
 from ra3kit.rollout.forward import base_model, packed_hidden, target_logps
-
-LOSS_CHUNK = 256
-"""Tokens whose logits exist at once in the loss: 0.68 GiB instead of 6.96 at 4,096 tokens x 151,936 vocabulary."""
 
 MAX_RANK = 65_536
 
@@ -248,15 +244,7 @@ def score(
 
 def _summed_nats(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     """Summed cross-entropy without ever holding all logits; accumulated in float32."""
-    weight, bias = head.weight, getattr(head, "bias", None)
-    return F.linear_cross_entropy(
-        hidden.to(weight.dtype),
-        weight,
-        targets,
-        linear_bias=bias,
-        reduction="sum",
-        options=LinearCrossEntropyOptions(batch_chunk_size=LOSS_CHUNK),
-    )
+    return summed_nats(hidden, head.weight, getattr(head, "bias", None), targets)
 
 
 def _with_lora(model: torch.nn.Module, lora: LoRA) -> torch.nn.Module:

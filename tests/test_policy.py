@@ -18,7 +18,8 @@ from ra3kit.data.packing import PackedBatch, pack
 from ra3kit.data.tokenizer import TokenizerSpec
 from ra3kit.data.trajectory import THOUGHT, Trajectory
 from ra3kit.errors import ModelError, TokenizerError
-from ra3kit.policy import LOSS_CHUNK, BasePolicy, LoRA, TrainingMemory, _summed_nats, parameter_counts, training_memory
+from ra3kit.loss import LOSS_CHUNK
+from ra3kit.policy import BasePolicy, LoRA, TrainingMemory, _summed_nats, parameter_counts, training_memory
 from ra3kit.testing.models import CORPUS, TINY_CONFIG, tiny_model, tiny_tokenizer
 
 CONFIG = TINY_CONFIG

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property, lru_cache
+from itertools import accumulate, pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 from transformers import PretrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -31,6 +34,8 @@ class PackedLayout:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float) -> Tensor:
         """q [1, h, n, d], k and v [1, kv, n, d] -> [1, n, h, d]."""
+        if not dropout and has_varlen(q):
+            return self.all_at_once(q, k, v, scale)
         out = torch.empty_like(q) if not q.requires_grad else None
         bounds = [0]
         for length in self.lengths:
@@ -51,6 +56,41 @@ class PackedLayout:
             else:
                 out[:, :, a:b] = part
         return (torch.cat(parts, dim=2) if out is None else out).transpose(1, 2)
+
+    def all_at_once(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """The same in one kernel for all sequences (FlashAttention of variable length; CUDA, bfloat16 or float16).
+
+        Its arithmetic is tested with a stand-in for the kernel; the kernel itself has not run in our tests.
+        """
+        dtype, longest = matmul_dtype(q), max(self.lengths)
+        q, k, v = (x[0].transpose(0, 1).to(dtype) for x in (q, k, v))  # [n, heads, d]
+        ends = _ends(self.lengths, q.device)
+        grouped = q.shape[1] != k.shape[1]
+        out = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=grouped)
+        assert isinstance(out, Tensor)  # not the log-sum-exp too
+        return out[None]
+
+
+@lru_cache(maxsize=8)
+def _ends(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """int32 [k + 1], where sequences begin and end; one copy to the device for all layers of a forward."""
+    with torch.inference_mode(False):  # it may be made while scoring, and be saved for a backward pass later
+        return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
+
+
+def has_varlen(q: Tensor) -> bool:
+    """Whether attention of variable length can be had: on NVIDIA's Ampere and later, in half precision."""
+    return (
+        q.is_cuda
+        and matmul_dtype(q) in (torch.bfloat16, torch.float16)
+        and torch.cuda.get_device_capability(q.device) >= (8, 0)
+    )
+
+
+def matmul_dtype(like: Tensor) -> torch.dtype:
+    """The dtype that matrix products with this tensor run in: autocast's where it is on, else its own."""
+    device = like.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
 
 
 class SlotCache:
@@ -155,7 +195,7 @@ class PaddedLayout(SlotLayout):
     chunks: tuple[tuple[int, int, int, int], ...]
 
     def _look(self, q: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        out = q.new_empty(q.shape[2], q.shape[1], q.shape[3])
+        out = q.new_empty(q.shape[2], q.shape[1], q.shape[3], dtype=matmul_dtype(q))
         if len(self.single_slots):
             self._singles(q, keys, values, scale, out)
         if self.chunks:
@@ -176,22 +216,35 @@ class PaddedLayout(SlotLayout):
         )
         out[:r] = got[self.single_slots].reshape(r, h, dim)
 
+    @cached_property
+    def _plan(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Made once a call, not once a layer: whatever asks the device how long something is makes the host wait.
+
+        Returns:
+            index [c, most] of packed tokens; slot [c]; may_see [c, 1, most, longest]; for the real tokens among the
+            c * most their places there [m] and their packed indices [m].
+        """
+        first, count, slot, position = np.asarray(self.chunks).T
+        step = np.arange(count.max())
+        index = first[:, None] + step
+        is_token = step < count[:, None]
+        may_see = np.arange((position + count).max()) <= (position[:, None] + step)[..., None]
+        place, packed = np.flatnonzero(is_token), index[is_token]
+        index = np.minimum(index, len(self.write) - 1)  # padded places repeat other tokens
+        device = self.write.device
+        made = (torch.from_numpy(x).to(device) for x in (index, slot, may_see[:, None], place, packed))
+        return tuple(made)  # type: ignore[return-value]
+
     def _chunks(self, q: Tensor, keys: Tensor, values: Tensor, scale: float, out: Tensor) -> None:
-        device = q.device
-        spec = torch.tensor(self.chunks, device=device)  # [c, 4]
-        first, count, slot, position = spec.unbind(1)
-        most, end = int(count.max()), int((position + count).max())
-        step = torch.arange(most, device=device)
-        index = (first[:, None] + step).clamp(max=q.shape[2] - 1)  # [c, most] packed index, padded rows repeat others
+        index, slot, may_see, place, packed = self._plan
+        end = may_see.shape[-1]
         q_rows = q[0][:, index].transpose(0, 1)  # [c, h, most, d]
         k_rows = self.cache.view(keys)[slot, :, :end]
         v_rows = self.cache.view(values)[slot, :, :end]
-        may_see = torch.arange(end, device=device) <= (position[:, None] + step)[..., None]  # [c, most, end]
         got = F.scaled_dot_product_attention(
-            q_rows, k_rows, v_rows, attn_mask=may_see[:, None], scale=scale, enable_gqa=True
-        )
-        is_token = step < count[:, None]
-        out[index[is_token]] = got.transpose(1, 2)[is_token]
+            q_rows, k_rows, v_rows, attn_mask=may_see, scale=scale, enable_gqa=True
+        )  # [c, h, most, d]
+        out[packed] = got.transpose(1, 2).flatten(0, 1)[place]
 
 
 def past_mask(longest_chunk: int, longest_past: int, dtype: torch.dtype) -> Tensor:

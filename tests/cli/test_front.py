@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from ra3kit import __version__
 from ra3kit.cli import VERBS, main
 
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "lightning", "transformers", "omegaconf", "yaml", "numpy", "jsonargparse")
 
 
@@ -37,6 +39,31 @@ def test_listing_copying_and_showing_do_not_import_torch(desk: Path) -> None:
     assert (desk / "mine.yaml").exists()
     assert not imported_by(["show", "toy.yaml", "model.lr=1", "vars.seed=2"], desk) & {"torch", "lightning"}
     assert {"torch", "toys"} <= imported_by(["show", "toy.yaml", "model.reduction=sum"], desk)  # a key to look up
+
+
+OPTIONAL = ("vllm", "flash_attn", "liger_kernel", "peft", "trl", "evalplus", "mkdocs", "material")
+
+
+def test_optional_extras_are_not_imported_at_start(tmp_path: Path) -> None:
+    """Every module of the package, beside extras that fail when they are imported."""
+    for name in OPTIONAL:
+        about = tmp_path / f"{name}-2.9.dist-info"  # or transformers imports a package to learn its version
+        for folder in (tmp_path / name, about):
+            folder.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.9\n")
+        (tmp_path / name / "__init__.py").write_text("import sys\nsys.exit('extra imported: ' + __name__)\n")
+    code = """if True:
+        import importlib, pkgutil
+        import ra3kit
+        for _, name, _ in pkgutil.walk_packages(ra3kit.__path__, "ra3kit."):
+            if not name.startswith(("ra3kit.verify.jail", "ra3kit.verify.zoo")) and "__main__" not in name:
+                importlib.import_module(name)
+        print("all imported")
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("all imported\n", 0), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
-from ra3kit.rollout.attention import PaddedLayout, RowLayout, SlotCache, cache_elements, past_mask, single_bias
+from ra3kit.rollout import attention
+from ra3kit.rollout.attention import (
+    PackedLayout,
+    PaddedLayout,
+    RowLayout,
+    SlotCache,
+    cache_elements,
+    past_mask,
+    single_bias,
+)
 from ra3kit.rollout.forward import head_logits, packed_hidden
 
 LENGTHS = [5, 1, 9, 3]
@@ -81,6 +90,80 @@ def test_masks_and_windows_are_refused(qwen: Any, ids: Tensor) -> None:
     mask = torch.zeros(1, 1, len(ids), len(ids))
     with pytest.raises(ValueError, match="takes no mask"):
         qwen.model(input_ids=ids[None], attention_mask=mask, use_cache=False)
+
+
+def varlen_stand_in(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> Tensor:
+    """What the documentation of `torch.nn.attention.varlen.varlen_attn` says, head by head and token by token."""
+    assert cu_seq_q.dtype == torch.int32
+    assert window_size == (-1, 0)  # causal
+    assert max_q == max_k == int(cu_seq_q.diff().max())
+    group = query.shape[1] // key.shape[1]
+    assert enable_gqa == (group > 1)
+    out = []
+    for a, b in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
+        for i in range(a, b):
+            heads = []
+            for h in range(query.shape[1]):
+                weights = (key[a : i + 1, h // group] @ query[i, h] * scale).softmax(0)
+                heads.append(weights @ value[a : i + 1, h // group])
+            out.append(torch.stack(heads))
+    return torch.stack(out)
+
+
+def test_one_kernel_for_all_sequences_equals_one_call_a_sequence(
+    world: Any, ids: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of CUDA through a whole model, with a stand-in for its kernel; gradients too."""
+    positions = torch.cat([torch.arange(n) for n in LENGTHS])
+    results = []
+    for has in (False, True):
+        monkeypatch.setattr(attention, "has_varlen", lambda q, has=has: has)
+        monkeypatch.setattr(attention, "varlen_attn", varlen_stand_in)
+        embedded = world.model.get_input_embeddings().weight.requires_grad_()
+        hidden = packed_hidden(world.model, ids, positions, LENGTHS)
+        results.append((hidden.detach(), *torch.autograd.grad(hidden.square().sum(), [embedded])))
+        embedded.requires_grad_(False)
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_the_kernel_of_torch_takes_what_it_is_given(ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shapes and dtypes alone, on the meta device: nothing is computed."""
+    n = len(ids)
+    monkeypatch.setattr(attention, "matmul_dtype", lambda like: torch.bfloat16)  # as under autocast
+    q, k, v = (torch.empty(1, h, n, 16, device="meta", dtype=torch.float32, requires_grad=True) for h in (4, 2, 2))
+    out = PackedLayout(tuple(LENGTHS)).all_at_once(q, k, v.bfloat16(), 0.25)
+    assert (out.shape, out.dtype) == ((1, n, 4, 16), torch.bfloat16)
+
+
+def test_ends_made_while_scoring_can_be_trained_with() -> None:
+    attention._ends.cache_clear()
+    with torch.inference_mode():
+        ends = attention._ends((5, 1, 9), torch.device("cpu"))
+    assert ends.tolist() == [0, 5, 6, 15]
+    assert ends.dtype == torch.int32
+    assert not ends.is_inference()  # such a tensor could not be saved for a backward pass
+
+
+def test_products_run_in_the_dtype_of_autocast() -> None:
+    like = torch.zeros(1)
+    assert attention.matmul_dtype(like) == torch.float32
+    assert attention.matmul_dtype(like.bfloat16()) == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention.matmul_dtype(like) == torch.bfloat16
+    assert not attention.has_varlen(like.bfloat16())
 
 
 def test_cache_size_is_what_the_plan_says(qwen: Any) -> None:

@@ -294,9 +294,10 @@ def test_every_thought_is_one_comment_line(qwen: Any, seed: int, max_length: int
             assert 3 <= end - start <= max_length
 
 
-def test_bfloat16_runs_with_a_float32_head(qwen: Any) -> None:
+@pytest.mark.parametrize("padded", [False, True], ids=["rows", "padded"])
+def test_bfloat16_runs_with_a_float32_head(qwen: Any, padded: bool) -> None:
     model = tiny_model(qwen.model.config.vocab_size, scale=8.0, tie_word_embeddings=False).bfloat16()
-    engine = Engine(model, qwen.tokenizer, slots=4, capacity=192)
+    engine = Engine(model, qwen.tokenizer, slots=4, capacity=192, padded_chunks=padded)
     rules = ThoughtRules(6, think="always")
     rows = flat(engine.rollout(qwen.trajectories, 2, 0, rules))
     scored = score(model, [row.trajectory for row in rows])
@@ -312,9 +313,10 @@ def test_bfloat16_runs_with_a_float32_head(qwen: Any) -> None:
     assert float((logits - exact).abs().max().detach()) < 1e-5
 
 
-def test_autocast_runs_and_agrees_with_scoring(qwen: Any) -> None:
+@pytest.mark.parametrize("padded", [False, True], ids=["rows", "padded"])
+def test_autocast_runs_and_agrees_with_scoring(qwen: Any, padded: bool) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        rows = flat(qwen.engine().rollout(qwen.trajectories, 2, 0, RULES))
+        rows = flat(qwen.engine(padded_chunks=padded).rollout(qwen.trajectories, 2, 0, RULES))
         scored = score(qwen.model, [row.trajectory for row in rows])
     for row, values in zip(rows, scored, strict=True):
         assert row.token_logp is not None
