@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := ra3kit tests benchmarks docs/_hooks
+SOURCES := ra3kit tests benchmarks examples docs/_hooks
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help

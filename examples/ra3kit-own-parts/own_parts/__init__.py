@@ -1,0 +1,1 @@
+"""Parts of one's own for ra3kit, named in a recipe by import path."""
