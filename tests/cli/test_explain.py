@@ -162,7 +162,7 @@ def test_places_of_a_recipe(capsys: pytest.CaptureFixture[str], place: str, star
         ("tiny-ra3:model.lerner", "tiny-ra3:model.lerner: no such key. Did you mean 'learner'?"),
         ("tiny-ra3:modell", "Did you mean 'model'? Sections with components: model, data, trainer."),
         ("tiny-ra3:run.seed", "Sections with components: model, data, trainer."),
-        ("tiny-ra3:trainer.callbacks.9", "a list with the indices 0 to 3, not '9'."),
+        ("tiny-ra3:trainer.callbacks.99", "a list with the indices 0 to "),
         ("tiny-ra3:model.policy.config.hidden_size", "no component there, but the value 128."),
         ("tiny-ra3:model.learner.rollouts.x", "model.learner.rollouts is the value 8, which has no keys of its own."),
     ],
