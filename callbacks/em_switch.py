@@ -149,14 +149,15 @@ class EMSwitch(Callback):
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir) / "store" / f"iteration-{module.iteration}"
-        if trainer.is_global_zero:
-            writer = StoreWriter(folder, provenance(module, data), self.shard_size)
-            snippets = data.train[writer.next_index :]
-            with track(len(snippets), f"annotating, iteration {module.iteration}") as advance:
-                for start in range(0, len(snippets), ANNOTATE_CHUNK):
-                    for trajectory in module.annotate(snippets[start : start + ANNOTATE_CHUNK], advance):
-                        writer.add(trajectory)
-            writer.finish()
+        with module.gathered():
+            if trainer.is_global_zero:
+                writer = StoreWriter(folder, provenance(module, data), self.shard_size)
+                snippets = data.train[writer.next_index :]
+                with track(len(snippets), f"annotating, iteration {module.iteration}") as advance:
+                    for start in range(0, len(snippets), ANNOTATE_CHUNK):
+                        for trajectory in module.annotate(snippets[start : start + ANNOTATE_CHUNK], advance):
+                            writer.add(trajectory)
+                writer.finish()
         trainer.strategy.barrier()
         return BootstrappedStore.open(folder)
 

@@ -25,6 +25,7 @@ from ra3kit.evaluation.samples import Sample, Samples
 from ra3kit.evaluation.sampling import Sampling, prompts_too_long, sample
 from ra3kit.evaluation.score import Results, check_ks, score, write
 from ra3kit.policy import BasePolicy
+from ra3kit.sharding import gathered
 from ra3kit.verify.problem import Problem, Verdict
 from ra3kit.verify.verifier import verify_all
 
@@ -168,7 +169,8 @@ class PassAtK(Callback):
 
     def _sample(self, policy: BasePolicy, progress: bool) -> Samples:
         model, tokenizer = policy.model, policy.tokenizer
-        drawn = sample(model, tokenizer, self.problems, self.sampling, progress=progress)
+        with gathered(model):
+            drawn = sample(model, tokenizer, self.problems, self.sampling, progress=progress)
         return Samples(of=drawn, unanswered=prompts_too_long(model, tokenizer, self.problems, self.sampling))
 
     def _judge(self, trainer: L.Trainer, samples: Samples, name: str) -> dict[str, float]:

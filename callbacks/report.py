@@ -14,6 +14,7 @@ from ra3kit.errors import RunError
 from ra3kit.guards import findings
 from ra3kit.policy import BasePolicy
 from ra3kit.report import picture, report_markdown
+from ra3kit.sharding import is_sharded
 
 
 class RunReport(Callback):
@@ -27,17 +28,19 @@ class RunReport(Callback):
         self.save_models = save_models
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
         folder = Path(trainer.default_root_dir)
         if isinstance(pl_module, RA3Module):
-            self._save(folder, {"model": pl_module.policy, "model-ntp": pl_module.control})
+            self._save(trainer, folder, {"model": pl_module.policy, "model-ntp": pl_module.control})
+        elif isinstance(pl_module, BasePolicy):
+            self._save(trainer, folder, {"model": pl_module})
+        if not trainer.is_global_zero:
+            return
+        if isinstance(pl_module, RA3Module):
             results = ra3_results(trainer, pl_module)
             write_json(folder / "results.json", results)
             (folder / "report.md").write_text(report_markdown(results), encoding="utf-8")
             picture(results, folder / "report.png")
         elif isinstance(pl_module, BasePolicy):
-            self._save(folder, {"model": pl_module})
             write_json(folder / "results.json", ntp_results(trainer))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -52,11 +55,11 @@ class RunReport(Callback):
             results = ntp_results(trainer) | {"stopped": str(exception)}
         write_json(folder / "results.json", results)
 
-    def _save(self, folder: Path, models: dict[str, BasePolicy | None]) -> None:
-        if self.save_models:
-            for name, policy in models.items():
-                if policy is not None:
-                    policy.save(folder / name)
+    def _save(self, trainer: L.Trainer, folder: Path, models: dict[str, BasePolicy | None]) -> None:
+        """Written by the first rank; sharded weights come from all of them."""
+        for name, policy in models.items() if self.save_models else ():
+            if policy is not None and (trainer.is_global_zero or is_sharded(policy.model)):
+                policy.save(folder / name)
 
 
 def ra3_results(trainer: L.Trainer, module: RA3Module) -> dict[str, Any]:

@@ -154,6 +154,7 @@ def _hush() -> None:
     """Leave out what no user of a recipe can act on."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+    warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode")  # frozen copies of pi are meant to be
     if not sys.stdout.isatty():
         disable_progress_bar()  # of transformers, "Writing model shards"
 

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
+import lightning as L
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.distributed.tensor import DTensor
 
 from ra3kit.errors import DivergenceError, RunError
 from ra3kit.guards import LOWER
 from ra3kit.ranges import check_number
+from ra3kit.ranks import gather, world_size
 
 MAX_LR = 10.0
 """AdamW moves each weight by about lr: anything near this is a slip of the pen."""
@@ -94,14 +100,56 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def backward(owner: L.LightningModule, loss: Tensor) -> None:
+    """Add the gradient of one micro-batch. Replicated models do not talk here but once a step: `average_gradients`."""
+    with getattr(owner.trainer.strategy, "block_backward_sync", nullcontext)():
+        owner.manual_backward(loss)
+
+
+def average_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Average over ranks what each has accumulated. Nothing to do for one process, or sharded weights (FSDP2 did it).
+
+    A parameter that has a gradient on some ranks only counts as zero on the others.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if world_size() == 1 or any(isinstance(p, DTensor) for p in parameters):
+        return
+    has_gradient = [any(known) for known in zip(*gather([p.grad is not None for p in parameters]), strict=True)]
+    gradients = []
+    for parameter, known in zip(parameters, has_gradient, strict=True):
+        if known:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            gradients.append(parameter.grad)
+    for bucket in _buckets(gradients):
+        flat = _flatten_dense_tensors(bucket)
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for gradient, value in zip(bucket, _unflatten_dense_tensors(flat, bucket), strict=True):
+            gradient.copy_(value)
+
+
+def _buckets(tensors: Iterable[Tensor], most: int = 2**24) -> list[list[Tensor]]:
+    """Consecutive tensors of one dtype, at most so many numbers together (a larger tensor alone)."""
+    buckets: list[list[Tensor]] = []
+    room = 0
+    for tensor in tensors:
+        if not buckets or tensor.numel() > room or buckets[-1][0].dtype != tensor.dtype:
+            buckets.append([])
+            room = most
+        buckets[-1].append(tensor)
+        room -= tensor.numel()
+    return buckets
+
+
 def clip_gradients(optimizer: torch.optim.Optimizer, clip: float | None) -> Tensor:
-    """Clip the gradients of an optimizer's parameters to norm `clip`; returns the norm before.
+    """Clip the gradients of an optimizer's parameters to norm `clip`; returns the norm before, over all shards.
 
     Raises:
         DivergenceError: the norm is not finite; the step must not be taken.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
     if not torch.isfinite(norm):
         raise DivergenceError(
             f"the gradient norm is {float(norm)}: the run has diverged. {LOWER}; the weights of the last step are "

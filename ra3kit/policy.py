@@ -16,18 +16,21 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from ra3kit.data.packing import PackedBatch, StepBatch, pack_rows
+from ra3kit.data.packing import PackedBatch, StepBatch, idle_row, pack_rows
 from ra3kit.data.tokenizer import TokenizerSpec, resolve_tokenizer
 from ra3kit.data.trajectory import THOUGHT, Trajectory
 from ra3kit.errors import ModelError
 from ra3kit.loading import check_model, fresh_model, load_model
 from ra3kit.loss import summed_nats
 from ra3kit.metrics import TokenRatio
-from ra3kit.optimize import Optimization, clip_gradients, set_lr
+from ra3kit.models import base_model
+from ra3kit.optimize import Optimization, average_gradients, backward, clip_gradients, set_lr
 from ra3kit.ranges import check_number
-from ra3kit.rollout.forward import base_model, packed_hidden, target_logps
+from ra3kit.ranks import summed
+from ra3kit.rollout.forward import packed_hidden, target_logps
+from ra3kit.sharding import check_whole, gathered, is_sharded, run, shard_models, whole_state_dict
 
 MAX_RANK = 65_536
 
@@ -122,6 +125,10 @@ class BasePolicy(L.LightningModule):
 
     # ---- training -------------------------------------------------------------------------------------------------
 
+    def configure_model(self) -> None:
+        """Shard the weights where the strategy says so."""
+        shard_models(self, [self.model])
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimization.optimizer(self.parameters())
 
@@ -131,7 +138,7 @@ class BasePolicy(L.LightningModule):
         assert not isinstance(optimizer, list)
         total = int(self.trainer.estimated_stepping_batches)
         lr = self.optimization.lr_at(self.trainer.global_step, total)
-        logs = self.fit_step(self, optimizer, batch.micro, batch.world_trained_tokens, lr)
+        logs = self.fit_step(self, optimizer, batch.micro, batch.world_trained_tokens, lr, batch.world_rows)
         self.log_dict({f"ntp/{name}": value for name, value in logs.items()})
         self.log("loss", logs["loss"], prog_bar=True, logger=False)
 
@@ -142,8 +149,9 @@ class BasePolicy(L.LightningModule):
         rows: Sequence[PackedBatch],
         world_tokens: int,
         lr: float,
+        world_rows: int | None = None,
     ) -> dict[str, float]:
-        """Accumulate the rows' gradients, normalised by tokens, clip, and step.
+        """Accumulate the rows' gradients, normalised by tokens, clip, and step. Every rank takes part.
 
         Args:
             owner: the LightningModule that a trainer fits (this one, or the RA3Module it is part of).
@@ -151,22 +159,29 @@ class BasePolicy(L.LightningModule):
             rows: this rank's packed rows.
             world_tokens: trained tokens of all ranks' rows together.
             lr: learning rate of this step.
+            world_rows: most rows on any rank; None is as many as here.
 
         Returns:
-            loss, code_loss, thought_loss (nats per token; thought_loss nan without thoughts), grad_norm, lr, tokens.
+            loss, code_loss, thought_loss (nats per token; thought_loss nan without thoughts), grad_norm, lr, tokens: of
+            all ranks together, the same on each.
         """
-        # ranks' gradients are averaged by the strategy, so each contributes its sum times the number of ranks
+        # ranks' gradients are averaged, so each contributes its sum times the number of ranks
         scale = owner.trainer.world_size / world_tokens
         optimizer.zero_grad()
         sums = np.zeros(4)
         for row in rows:
             loss = self.row_loss(row)
-            owner.manual_backward((loss.code + loss.thought) * scale)
+            backward(owner, (loss.code + loss.thought) * scale)
             sums += [float(loss.code.detach()), float(loss.thought.detach()), loss.code_tokens, loss.thought_tokens]
+        if is_sharded(self.model):  # every rank makes the same number of passes
+            for _ in range(len(rows), world_rows or len(rows)):
+                backward(owner, self.row_loss(idle_row(owner.device)).code * 0.0)
+        average_gradients(optimizer)
         norm = clip_gradients(optimizer, self.optimization.clip)
         set_lr(optimizer, lr)
         optimizer.step()
-        code, thought, code_tokens, thought_tokens = sums.tolist()
+        names = ("code", "thought", "code_tokens", "thought_tokens")
+        code, thought, code_tokens, thought_tokens = summed(dict(zip(names, sums.tolist(), strict=True))).values()
         return {
             "loss": (code + thought) / (code_tokens + thought_tokens),
             "code_loss": code / code_tokens,
@@ -178,24 +193,28 @@ class BasePolicy(L.LightningModule):
 
     def row_loss(self, row: PackedBatch) -> RowLoss:
         """Next-token cross-entropy of a packed row in nats, summed, split into code and thoughts."""
-        hidden = packed_hidden(self.model, row.ids, row.positions, row.lengths)[:-1]
         targets, kinds = row.ids[1:], row.kinds[1:]
         is_trained = row.positions[1:] > 0  # the first token of a sequence is not predicted from the one before it
         is_thought = is_trained & (kinds == THOUGHT)
         is_code = is_trained & ~is_thought
-        head = base_model(self.model).get_output_embeddings()
         code_tokens, thought_tokens = int(is_code.sum()), int(is_thought.sum())
-        return RowLoss(
-            _summed_nats(head, hidden[is_code], targets[is_code]),
-            _summed_nats(head, hidden[is_thought], targets[is_thought]) if thought_tokens else hidden.new_zeros(()),
-            code_tokens,
-            thought_tokens,
-        )
+
+        def nats() -> tuple[Tensor, Tensor]:
+            hidden = packed_hidden(self.model, row.ids, row.positions, row.lengths)[:-1]
+            head = base_model(self.model).get_output_embeddings()
+            code = _summed_nats(head, hidden[is_code], targets[is_code])
+            if not thought_tokens:
+                return code, hidden.new_zeros(())
+            return code, _summed_nats(head, hidden[is_thought], targets[is_thought])
+
+        code, thought = run(self.model, nats)
+        return RowLoss(code, thought, code_tokens, thought_tokens)
 
     def validation_step(self, batch: list[Trajectory], batch_idx: int) -> None:
         """Cross-entropy of held-out code, nats per code token; logs `eval/ntp/plain_ce`."""
-        for logp in self.score(batch):
-            self.held_out.update(torch.tensor(-logp.sum()), len(logp))
+        with gathered(self.model):
+            for logp in self.score(batch):
+                self.held_out.update(torch.tensor(-logp.sum()), len(logp))
         self.log("eval/ntp/plain_ce", self.held_out, prog_bar=True, on_epoch=True, batch_size=len(batch))
 
     # ---- scoring --------------------------------------------------------------------------------------------------
@@ -211,11 +230,22 @@ class BasePolicy(L.LightningModule):
     # ---- saving and planning --------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write an ordinary Hugging Face folder (LoRA merged into the weights) that loads without this package."""
+        """Write an ordinary Hugging Face folder (LoRA merged into the weights) that loads without this package.
+
+        Where the weights are sharded every rank must call it; the first one writes.
+        """
         model = self.model
-        if hasattr(model, "merge_and_unload"):
-            model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
-        base_model(model).save_pretrained(folder)
+        if is_sharded(model):
+            weights = whole_state_dict(model)
+            if not weights:  # not the first rank
+                return
+            with torch.device("meta"):
+                shell = AutoModelForCausalLM.from_config(base_model(model).config)
+            shell.save_pretrained(folder, state_dict=weights)
+        else:
+            if hasattr(model, "merge_and_unload"):
+                model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+            base_model(model).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def plan(self) -> dict[str, Any]:
@@ -227,6 +257,7 @@ def score(
     model: torch.nn.Module, trajectories: Sequence[Trajectory], tokens_per_forward: int = 4096
 ) -> list[np.ndarray]:
     """Raw next-token log-probabilities under `model` of each trajectory: float64 [t - 1], nats, without gradient."""
+    check_whole(model)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

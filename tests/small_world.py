@@ -16,9 +16,9 @@ from ra3kit.abstraction.prior import FixedPenalty, LatentPrior
 from ra3kit.callbacks.em_switch import EMSwitch
 from ra3kit.data.module import TrajectoryDataModule
 from ra3kit.data.tokenizer import TokenizerSpec
+from ra3kit.models import base_model
 from ra3kit.optimize import Optimization
 from ra3kit.policy import BasePolicy
-from ra3kit.rollout.forward import base_model
 from ra3kit.testing.models import CORPUS, TINY_CONFIG, tiny_tokenizer
 
 CONFIG = {"model_type": "qwen2", **TINY_CONFIG, "tie_word_embeddings": False}

@@ -11,10 +11,10 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
 
 from ra3kit.abstraction.evaluate import HeldOut, held_out, paired_difference
@@ -27,8 +27,10 @@ from ra3kit.errors import RecipeError
 from ra3kit.guards import findings
 from ra3kit.policy import BasePolicy, parameter_counts, training_memory
 from ra3kit.ranges import check_number
+from ra3kit.ranks import gather
 from ra3kit.report import notes, table_lines
 from ra3kit.rollout import Rollout
+from ra3kit.sharding import gathered, shard_models
 
 Phase = Literal["warmup", "e", "m"]
 ANNOTATE_CHUNK = 256
@@ -82,11 +84,13 @@ class RA3Module(L.LightningModule):
         self.control = copy.deepcopy(policy) if control else None
         self.m_start, self.eval_rollouts = m_start, eval_rollouts
         self.noise_floor_every, self.seed = noise_floor_every, seed
+        # copies of pi that training needs: the scorer of rewards where q trains pi's own weights, and the base
+        wanted = {"scorer": posterior.weights == "shared", "base": posterior.needs_base or m_start == "base"}
+        self.frozen = torch.nn.ModuleDict({name: policy.snapshot() for name, needed in wanted.items() if needed})
         # kept out of the module tree: they hold no weights of their own, and would be saved a second time
         self._own = {"ra3": own_latents(policy, posterior)}
         if self.control is not None:
             self._own["ntp"] = own_latents(self.control, posterior)
-        self._scorer: list[torch.nn.Module] = []
 
         self.phase: Phase = "warmup"
         self.iteration = 0
@@ -94,7 +98,6 @@ class RA3Module(L.LightningModule):
         self.phase_steps = 1
         self.phase_over = False
         self.e_updates = 0
-        self._base: dict[str, torch.Tensor] | None = None
         self.last_rollouts: list[list[Rollout]] = []
         self.scores: list[dict[str, Any]] = []
         self.samples: list[str] = []  # annotated snippets as text, set by LatentMonitor
@@ -113,6 +116,15 @@ class RA3Module(L.LightningModule):
         """Most tokens of a snippet: what a slot of the rollout engine holds, which is within the model's context."""
         return self.posterior.capacity
 
+    @property
+    def scorer(self) -> torch.nn.Module:
+        """The frozen pi that rewards come from: pi itself where q has weights of its own, else the copy taken last."""
+        return self.frozen["scorer"] if self.posterior.weights == "shared" else self.policy.model
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """The whole weights of pi and q on every rank, where they are sharded (`ra3kit.sharding.gathered`)."""
+        return gathered(self.policy.model, self.posterior.model)
+
     # ---- phases (called by EMSwitch) ------------------------------------------------------------------------------
 
     def begin_phase(self, phase: Phase, steps: int, iteration: int) -> None:
@@ -122,21 +134,23 @@ class RA3Module(L.LightningModule):
         """
         self.phase, self.iteration = phase, iteration
         self.phase_step, self.phase_steps, self.phase_over = 0, max(1, steps), False
-        if phase == "e" and self._base is None:
-            self._base = cpu_copy(self.policy.model)
-            if self.control is not None:
-                self.control.model.load_state_dict(self._base)
         if phase == "e":
-            assert self._base is not None
-            self.posterior.start_iteration(self.policy, self._base, iteration)
-            self._scorer = [self.posterior.scorer(self.policy)]
+            pi = self.policy.model.state_dict()
+            if iteration == 0 and "base" in self.frozen:
+                self.frozen["base"].load_state_dict(pi)
+            if iteration == 0 and self.control is not None:
+                self.control.model.load_state_dict(pi)
+            if "scorer" in self.frozen:
+                self.frozen["scorer"].load_state_dict(pi)
+            base = self.frozen["base"].state_dict() if "base" in self.frozen else {}
+            self.posterior.start_iteration(self.policy, base, iteration)
         if phase == "m":
-            self._scorer = []
             self.posterior.engine.free()
-            if self.m_start == "base" and self._base is not None:
-                self.policy.model.load_state_dict(self._base)
+            if self.m_start == "base":
+                base = self.frozen["base"].state_dict()
+                self.policy.model.load_state_dict(base)
                 if self.control is not None:  # NTP has the same start, or the comparison would be of other things
-                    self.control.model.load_state_dict(self._base)
+                    self.control.model.load_state_dict(base)
         if self._trainer is not None:
             for optimizer in self.trainer.optimizers:
                 optimizer.zero_grad()
@@ -147,6 +161,11 @@ class RA3Module(L.LightningModule):
         return -1 if self.phase_over else None
 
     # ---- training -------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Shard every copy of the weights where the strategy says so."""
+        own = [self.policy.model, self.posterior.model, *self.frozen.values()]
+        shard_models(self, own if self.control is None else [*own, self.control.model])
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """pi's, q's, and the control's where there is one."""
@@ -170,7 +189,7 @@ class RA3Module(L.LightningModule):
         optimizer = self._optimizers()[1]
         lr = self.learner.optimization.lr_at(self.phase_step, self.phase_steps)
         seed = derive_seed(self.seed, "e-step", self.e_updates)
-        (pi,) = self._scorer
+        pi = self.scorer
         metrics, self.last_rollouts = self.learner.update(
             self.posterior, self.prior, pi, batch, optimizer, seed, lr, self
         )
@@ -190,7 +209,7 @@ class RA3Module(L.LightningModule):
         started = time.perf_counter()
         optimizers = self._optimizers()
         lr = self.policy.optimization.lr_at(self.phase_step, self.phase_steps)
-        logs = self.policy.fit_step(self, optimizers[0], batch.micro, batch.world_trained_tokens, lr)
+        logs = self.policy.fit_step(self, optimizers[0], batch.micro, batch.world_trained_tokens, lr, batch.world_rows)
         logs["tokens_per_second"] = logs["tokens"] / (time.perf_counter() - started)
         tag = "mstep" if self.phase == "m" else "warmup"
         shown = {f"{tag}/{name}": value for name, value in logs.items() if value == value}
@@ -199,7 +218,7 @@ class RA3Module(L.LightningModule):
         if self.phase == "m" and self.control is not None:
             # the raw optimizer: its steps are not counted in trainer.global_step
             raw = self.trainer.optimizers[2]
-            beside = self.control.fit_step(self, raw, batch.plain, batch.world_plain_tokens, lr)
+            beside = self.control.fit_step(self, raw, batch.plain, batch.world_plain_tokens, lr, batch.world_plain_rows)
             shown |= {f"ntp/{name}": beside[name] for name in ("loss", "code_loss", "grad_norm")}
             self.history["ntp_loss"].append(beside["code_loss"])
         self.log_dict(shown, batch_size=1)
@@ -217,10 +236,11 @@ class RA3Module(L.LightningModule):
     ) -> list[Trajectory]:
         """The bootstrapped trajectories of the running iteration: q writes its thoughts into expert snippets.
 
-        The draws depend on (seed, iteration, snippet) alone, so any split of the corpus gives the same store.
+        The draws depend on (seed, iteration, snippet) alone, so any split of the corpus gives the same store. Ranks
+        that call it at different times must do so inside `gathered()`.
         """
         seed = derive_seed(self.seed, "annotate", self.iteration)
-        with self.trainer.precision_plugin.forward_context():
+        with self.gathered(), self.trainer.precision_plugin.forward_context():
             return self.posterior.annotate(trajectories, self.policy, seed, on_done)
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
@@ -244,7 +264,10 @@ class RA3Module(L.LightningModule):
             return
         for posterior in (*self._own.values(), self.posterior):
             posterior.engine.free()
-        joined = {name: join_held_out(parts) for name, parts in self._held_out.items()}
+        joined = {
+            name: HeldOut.join([part for rank in gather(parts) for part in rank])
+            for name, parts in self._held_out.items()
+        }
         self._held_out = {}
         entry: dict[str, Any] = {
             "phase": "start" if self.trainer.sanity_checking else self.phase,
@@ -269,7 +292,7 @@ class RA3Module(L.LightningModule):
             for logger in self.trainer.loggers:
                 logger.log_metrics(logs, step=0)
         else:
-            self.log_dict(logs, sync_dist=True)
+            self.log_dict(logs)
 
     # ---- state, planning ------------------------------------------------------------------------------------------
 
@@ -287,11 +310,10 @@ class RA3Module(L.LightningModule):
                 "samples",
                 "history",
             )
-        } | {"base": self._base, "equals_policy": self.posterior.equals_policy}
+        } | {"equals_policy": self.posterior.equals_policy}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = dict(checkpoint["ra3"])
-        self._base = state.pop("base")
         self.posterior.equals_policy = state.pop("equals_policy")
         for name, value in state.items():
             setattr(self, name, value)
@@ -335,11 +357,6 @@ class RA3Module(L.LightningModule):
         return {"parameters": parameter_counts(self.policy.model), "memory": memory}
 
 
-def cpu_copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights, copied to main memory."""
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-
-
 def own_latents(policy: BasePolicy, like: LatentPosterior) -> LatentPosterior:
     """A causal posterior that is pi itself, with the rules and slots of another: how a model thinks on its own."""
     own = CausalPosterior(
@@ -353,26 +370,3 @@ def own_latents(policy: BasePolicy, like: LatentPosterior) -> LatentPosterior:
     own.bind(policy)
     own.equals_policy = True
     return own
-
-
-def join_held_out(parts: Sequence[HeldOut]) -> HeldOut:
-    """One measurement out of several batches'; figures of thoughts are averaged by their snippets."""
-    weights = np.asarray([len(part.tokens) for part in parts], float)
-
-    def mean(name: str) -> float:
-        values = np.asarray([getattr(part, name) for part in parts])
-        known = ~np.isnan(values)
-        return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
-
-    def all_of(name: str) -> np.ndarray:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    return HeldOut(
-        all_of("plain"),
-        all_of("own"),
-        all_of("iwae"),
-        all_of("tokens"),
-        mean("thought_rate"),
-        mean("thought_length"),
-        mean("lines_per_thought"),
-    )

@@ -10,7 +10,7 @@ All in nats per code token, end token included. Cross-entropy given oracle or an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -18,37 +18,61 @@ import torch
 from ra3kit.abstraction.bound import information_gain, iwae, learned_bound
 from ra3kit.abstraction.estep import line_table
 from ra3kit.abstraction.posterior import LatentPosterior, pi_logps
-from ra3kit.abstraction.statistics import effective_horizon, thought_rate, thought_spans
+from ra3kit.abstraction.statistics import intents, thought_spans
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.policy import score
 from ra3kit.rollout import line_logps
+from ra3kit.sharding import gathered
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Nats of each of b held-out snippets (smaller is better), and what its thoughts were like.
+    """Nats of each of b held-out snippets (smaller is better), and what the thoughts in its k draws were like.
 
     Args:
         plain, own, iwae: float64 [b] nats.
         tokens: int64 [b], code tokens, end token included.
-        thought_rate: share of the decisions that were thoughts; thought_length: mean tokens of one; nan without any.
-        lines_per_thought: effective horizon.
+        decisions, thoughts: int64 [b], choices of a latent in all draws, and those that were thoughts.
+        thought_tokens: int64 [b], tokens of these thoughts.
+        lines, intents: int64 [b], lines of all draws, and the intents they belong to.
+        names: b snippet ids.
     """
 
     plain: np.ndarray
     own: np.ndarray
     iwae: np.ndarray
     tokens: np.ndarray
-    thought_rate: float
-    thought_length: float
-    lines_per_thought: float
+    decisions: np.ndarray
+    thoughts: np.ndarray
+    thought_tokens: np.ndarray
+    lines: np.ndarray
+    intents: np.ndarray
+    names: tuple[str, ...]
 
     def per_token(self) -> dict[str, float]:
-        """Nats per code token by measure, and the thoughts' figures."""
-        total = float(self.tokens.sum())
-        means = {name: float(getattr(self, name).sum()) / total for name in ("plain", "own", "iwae")}
-        figures = {name: getattr(self, name) for name in ("thought_rate", "thought_length", "lines_per_thought")}
-        return {"plain_ce": means["plain"], "own_latents_ce": means["own"], "iwae_ce": means["iwae"], **figures}
+        """Nats per code token by measure; share of the decisions that were thoughts, mean tokens of one (nan without
+        any), and lines per intent."""
+        total = {f.name: float(getattr(self, f.name).sum()) for f in fields(self) if f.name != "names"}
+        return {
+            "plain_ce": total["plain"] / total["tokens"],
+            "own_latents_ce": total["own"] / total["tokens"],
+            "iwae_ce": total["iwae"] / total["tokens"],
+            "thought_rate": total["thoughts"] / total["decisions"] if total["decisions"] else 0.0,
+            "thought_length": total["thought_tokens"] / total["thoughts"] if total["thoughts"] else float("nan"),
+            "lines_per_thought": total["lines"] / total["intents"],
+        }
+
+    @staticmethod
+    def join(parts: Sequence[HeldOut]) -> HeldOut:
+        """One measurement out of several, in the order of snippet ids: the same however they were shared out."""
+        names = tuple(name for part in parts for name in part.names)
+        order = sorted(range(len(names)), key=names.__getitem__)
+        joined = {
+            f.name: np.concatenate([getattr(part, f.name) for part in parts])[order]
+            for f in fields(HeldOut)
+            if f.name != "names"
+        }
+        return HeldOut(**joined, names=tuple(names[i] for i in order))
 
 
 def held_out(
@@ -57,28 +81,33 @@ def held_out(
     """Measure pi on expert snippets with k draws of q each.
 
     Args:
-        q: draws the thoughts.
+        q: draws the thoughts; its weights are gathered for it where they are sharded, and so are pi's.
         pi: explains the code.
         snippets: held out, without thoughts.
         k: draws of each, >= 1.
         seed: of the draws.
         sampled_by_pi: q has pi's weights, so its log-probabilities are pi's.
     """
-    groups = q.draw(snippets, k, seed)
+    with gathered(q.model):
+        groups = q.draw(snippets, k, seed)
     flat = [rollout for group in groups for rollout in group]
-    logps = pi_logps(pi, flat, sampled_by_pi)
+    with gathered(pi):
+        logps = pi_logps(pi, flat, sampled_by_pi)
+        plain = score(pi, snippets)
     table = line_table(groups, [logps[i : i + k] for i in range(0, len(flat), k)])
     log_q = table.log_q.sum(-1)
-    thoughts = int(table.is_thought.sum())
-    thought_tokens = sum(int((r.trajectory.thoughts[:, 1] - r.trajectory.thoughts[:, 0]).sum()) for r in flat)
+    thoughts = [np.concatenate([rollout.trajectory.thoughts for rollout in group]) for group in groups]
     return HeldOut(
-        plain=np.asarray([-values.sum() for values in score(pi, snippets)]),
+        plain=np.asarray([-values.sum() for values in plain]),
         own=-learned_bound(table.log_joint, log_q).numpy(),
         iwae=-iwae(table.log_joint, log_q).numpy(),
         tokens=table.code_tokens.numpy(),
-        thought_rate=float(thought_rate(table.is_thought, table.decided)) if table.decided.any() else 0.0,
-        thought_length=thought_tokens / thoughts if thoughts else float("nan"),
-        lines_per_thought=float(effective_horizon(table.is_thought, table.is_line)),
+        decisions=table.decided.sum((1, 2)).numpy(),
+        thoughts=np.asarray([len(spans) for spans in thoughts]),
+        thought_tokens=np.asarray([int((spans[:, 1] - spans[:, 0]).sum()) for spans in thoughts]),
+        lines=table.is_line.sum((1, 2)).numpy(),
+        intents=intents(table.is_thought, table.is_line).sum((1, 2)).numpy(),
+        names=tuple(snippet.snippet_id for snippet in snippets),
     )
 
 
@@ -122,17 +151,17 @@ def thought_gains(pi: torch.nn.Module, trajectories: Sequence[Trajectory]) -> li
     where = [
         (i, int(line)) for i, trajectory in enumerate(trajectories) for line in np.flatnonzero(trajectory.has_thought())
     ]
-    if not where:
-        return []
     without = []
     for i, line in where:
         starts = np.flatnonzero(trajectories[i].has_thought()).tolist()
         kept = {t: trajectories[i].thought_ids(t) for t in starts if t != line}
         without.append(trajectories[i].weave(kept))
     involved = sorted({i for i, _ in where})
-    full = dict(zip(involved, score(pi, [trajectories[i] for i in involved]), strict=True))
+    with gathered(pi):  # also where there is nothing to score: other ranks may have something
+        full = dict(zip(involved, score(pi, [trajectories[i] for i in involved]), strict=True))
+        removed = score(pi, without)
     gains = []
-    for (i, line), other, logp in zip(where, without, score(pi, without), strict=True):
+    for (i, line), other, logp in zip(where, without, removed, strict=True):
         spans = thought_spans(torch.from_numpy(trajectories[i].has_thought())).tolist()
         (end,) = (stop for start, stop in spans if start == line)
         covered = trajectories[i].lines[line:end]

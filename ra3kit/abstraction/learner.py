@@ -20,14 +20,16 @@ from ra3kit.abstraction.credit import Baseline, Credit, Scale, check_baseline, c
 from ra3kit.abstraction.estep import LineTable, credits, line_table, policy_gradient
 from ra3kit.abstraction.posterior import LatentPosterior, pi_logps
 from ra3kit.abstraction.prior import LatentPrior
-from ra3kit.abstraction.statistics import distinct_ratio, effective_horizon, most_common_share, thought_rate
-from ra3kit.abstraction.views import View, chunk_views, view_log_q
+from ra3kit.abstraction.statistics import distinct_ratio, intents, most_common_share
+from ra3kit.abstraction.views import View, chunk_views, idle_view, view_log_q
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RecipeError, RunError
-from ra3kit.optimize import Optimization, clip_gradients, set_lr
+from ra3kit.optimize import Optimization, average_gradients, backward, clip_gradients, set_lr
 from ra3kit.policy import BasePolicy, score
 from ra3kit.ranges import check_number
+from ra3kit.ranks import gather, summed, world_size
 from ra3kit.rollout import Rollout, line_logps
+from ra3kit.sharding import gathered, is_sharded, run
 
 
 class AbstractionLearner(L.LightningModule):
@@ -122,25 +124,27 @@ class AbstractionLearner(L.LightningModule):
             owner: the LightningModule whose trainer runs this.
 
         Returns:
-            Metrics by leaf name (see docs/metrics.md, `estep/*`), and the rollouts [b][k].
+            Metrics of all ranks by leaf name (see docs/metrics.md, `estep/*`), and this rank's rollouts [b][k].
         """
         started = time.perf_counter()
-        groups = posterior.draw(batch, self.rollouts, seed)
+        with gathered(posterior.model):
+            groups = posterior.draw(batch, self.rollouts, seed)
         sampled = time.perf_counter()
         flat = [rollout for group in groups for rollout in group]
-        logps = pi_logps(pi, flat, posterior.equals_policy)
+        with gathered(pi):
+            logps = pi_logps(pi, flat, posterior.equals_policy)
         k = self.rollouts
         table = line_table(groups, [logps[i : i + k] for i in range(0, len(flat), k)])
         credit = credits(table, prior, self.scale, self.credit, self.horizon, self.discount, self.baseline)
         metrics = self._gradient_step(posterior, pi, flat, table, credit.advantage, optimizer, lr, owner)
         posterior.equals_policy = False
         metrics |= reward_metrics(table, credit.reward, prior, groups)
-        tokens = sum(len(rollout.trajectory.ids) for rollout in flat)
-        metrics["rollout_tokens_per_second"] = tokens / (sampled - started)
-        metrics["seconds"] = time.perf_counter() - started
-        metrics["slot_occupancy"] = posterior.engine.stats.occupancy
-        metrics["withheld"] = float(sum(rollout.withheld for rollout in flat))
-        return metrics, groups
+        speeds = {
+            "rollout_tokens_per_second": sum(len(rollout.trajectory.ids) for rollout in flat) / (sampled - started),
+            "slot_occupancy": posterior.engine.stats.occupancy / world_size(),
+            "withheld": float(sum(rollout.withheld for rollout in flat)),
+        }
+        return metrics | summed(speeds) | {"seconds": time.perf_counter() - started}, groups
 
     # ---- alone ----------------------------------------------------------------------------------------------------
 
@@ -152,7 +156,7 @@ class AbstractionLearner(L.LightningModule):
         posterior.bind(policy)
         posterior.start_iteration(policy, {}, 0)
         self._parts = (policy, posterior, prior)
-        self._pi = posterior.scorer(policy)
+        self._pi = policy.snapshot() if posterior.weights == "shared" else policy.model
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if self._parts is None:
@@ -185,42 +189,62 @@ class AbstractionLearner(L.LightningModule):
         device = next(posterior.model.parameters()).device
         weights = advantage.flatten(0, 1)  # [b * k, n]
         views = [view for row, rollout in enumerate(flat) for view in posterior.views(rollout, row) if len(view.at)]
-        decisions = int(table.decided.sum())
+        chunks = chunk_views(views, self.tokens_per_forward)
+        here = {"decisions": int(table.decided.sum()), "choices": sum(len(view.at) for view in views)}
+        world = summed(here)  # what the sums of all ranks' gradients are divided by
+        decisions, choices = int(world["decisions"]), int(world["choices"])
+        if not decisions:
+            return {"loss": 0.0, "entropy": 0.0, "kl": 0.0, "lr": lr}
+        if is_sharded(posterior.model):  # every rank makes the same number of passes
+            most = max(gather(len(chunks)))
+            chunks += [[idle_view()]] * (most - len(chunks))
         totals = {"loss": 0.0, "entropy": 0.0, "kl": 0.0}
         again = np.zeros((len(flat), table.log_q.shape[-1]))  # log q of each latent, recomputed
-        choices = sum(len(view.at) for view in views)
         posterior.model.train()
         optimizer.zero_grad()
-        for chunk in chunk_views(views, self.tokens_per_forward):
+        for chunk in chunks:
+            is_idle = chunk[0].row < 0
             rows = np.concatenate([np.full(len(view.at), view.row) for view in chunk])
             lines = np.concatenate([view.lines for view in chunk])
-            log_q, entropy = view_log_q(posterior.model, posterior.engine.grammar.to(device), chunk)
+            log_q, entropy = self._log_q(posterior, posterior.model, chunk)
             loss = policy_gradient(log_q, weights[rows, lines].to(device), decisions)
             loss = loss - self.entropy_coef * entropy.sum() / choices
             if self.kl_coef or self.kl_limit is not None:
                 k3 = self._k3(pi, posterior, chunk, log_q)
                 loss = loss + self.kl_coef * k3.sum() / decisions
-                totals["kl"] += float(k3.detach().sum()) / decisions
-            owner.manual_backward(loss)
-            totals["loss"] += float(loss.detach())
-            totals["entropy"] += float(entropy.detach().sum()) / choices
-            np.add.at(again, (rows, lines), log_q.detach().double().cpu().numpy())
-        if decisions:
-            norm = clip_gradients(optimizer, self.optimization.clip)
-            set_lr(optimizer, lr)
-            optimizer.step()
-            totals["grad_norm"] = float(norm)
-            gap = np.abs(again - table.log_q.flatten(0, 1).numpy())[table.decided.flatten(0, 1).numpy()]
-            totals["logp_gap_mean"], totals["logp_gap_max"] = float(gap.mean()), float(gap.max())
-        return {**totals, "lr": lr}
+                totals["kl"] += 0.0 if is_idle else float(k3.detach().sum()) / decisions
+            # ranks' gradients are averaged: each contributes its sum times the number of ranks
+            backward(owner, loss * (0.0 if is_idle else world_size()))
+            if not is_idle:
+                totals["loss"] += float(loss.detach())
+                totals["entropy"] += float(entropy.detach().sum()) / choices
+                np.add.at(again, (rows, lines), log_q.detach().double().cpu().numpy())
+        average_gradients(optimizer)
+        norm = clip_gradients(optimizer, self.optimization.clip)
+        set_lr(optimizer, lr)
+        optimizer.step()
+        gap = np.abs(again - table.log_q.flatten(0, 1).numpy())[table.decided.flatten(0, 1).numpy()]
+        gaps = gather((float(gap.sum()), float(gap.max(initial=0.0))))
+        return summed(totals) | {
+            "grad_norm": float(norm),
+            "logp_gap_mean": sum(total for total, _ in gaps) / decisions,
+            "logp_gap_max": max(largest for _, largest in gaps),
+            "lr": lr,
+        }
 
     @staticmethod
+    def _log_q(
+        posterior: LatentPosterior, model: torch.nn.Module, chunk: Sequence[View]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        grammar = posterior.engine.grammar.to(next(model.parameters()).device)
+        return run(model, lambda: view_log_q(model, grammar, chunk))
+
     def _k3(
-        pi: torch.nn.Module, posterior: LatentPosterior, chunk: Sequence[View], log_q: torch.Tensor
+        self, pi: torch.nn.Module, posterior: LatentPosterior, chunk: Sequence[View], log_q: torch.Tensor
     ) -> torch.Tensor:
         """KL(q || pi) of each choice by the k3 estimate, >= 0: exp(d) - 1 - d with d = log pi - log q."""
         with torch.no_grad():
-            log_pi, _ = view_log_q(pi, posterior.engine.grammar.to(log_q.device), chunk)
+            log_pi, _ = self._log_q(posterior, pi, chunk)
         d = log_pi - log_q
         return d.exp() - 1 - d
 
@@ -228,12 +252,11 @@ class AbstractionLearner(L.LightningModule):
 def reward_metrics(
     table: LineTable, reward: torch.Tensor, prior: LatentPrior, groups: Sequence[Sequence[Rollout]]
 ) -> dict[str, float]:
-    """What the rollouts of a batch look like: reward, likelihood, the terms of both bounds, and their thoughts.
+    """What the rollouts of all ranks look like: reward, likelihood, the terms of both bounds, and their thoughts.
 
     The bounds are in nats per code token: `elbo*` under pi's own prior, `elbo_fixed*` under the prior given, where a
     penalty stands for its KL.
     """
-    lines, tokens = int(table.is_line.sum()), int(table.line_tokens.sum())
     terms = elbo_terms(table.line_logp, table.thought_logp, table.log_q, table.is_line)
     penalty = prior.penalty(table.is_thought, table.log_q, table.decided)
     in_nats = penalty if prior.scale == "line_sum" else penalty * table.line_tokens
@@ -244,36 +267,49 @@ def reward_metrics(
         for rollout in group
         for start, end in rollout.trajectory.thoughts
     ]
-    metrics = {
-        "reward": float(reward.sum()) / lines,
-        "line_logp": float(table.line_logp.sum()) / lines,
-        "elbo": float(terms.total.sum()) / tokens,
-        "elbo_reconstruction": float(terms.reconstruction.sum()) / tokens,
-        "elbo_prior": float(terms.prior.sum()) / tokens,
-        "elbo_entropy": float(terms.entropy.sum()) / tokens,
-        "elbo_fixed": float(fixed.total.sum()) / tokens,
-        "elbo_fixed_kl": float(fixed.kl.sum()) / tokens,
-        "thought_rate": float(thought_rate(table.is_thought, table.decided)) if table.decided.any() else 0.0,
-        "lines_per_thought": float(effective_horizon(table.is_thought, table.is_line)),
+    per_line = {"reward": reward, "line_logp": table.line_logp}
+    per_token = {
+        "elbo": terms.total,
+        "elbo_reconstruction": terms.reconstruction,
+        "elbo_prior": terms.prior,
+        "elbo_entropy": terms.entropy,
+        "elbo_fixed": fixed.total,
+        "elbo_fixed_kl": fixed.kl,
     }
-    if texts:
-        metrics["thought_length"] = sum(map(len, texts)) / len(texts)
-        metrics["thought_distinct"] = distinct_ratio(texts)
-        metrics["thought_most_common"] = most_common_share(texts)
+    sums = summed({name: float(values.sum()) for name, values in (per_line | per_token).items()})
+    counts = summed(
+        {
+            "lines": int(table.is_line.sum()),
+            "tokens": int(table.line_tokens.sum()),
+            "decided": int(table.decided.sum()),
+            "thoughts": int((table.is_thought & table.decided).sum()),
+            "intents": int(intents(table.is_thought, table.is_line).sum()),
+        }
+    )
+    metrics = {name: sums[name] / counts["lines"] for name in per_line}
+    metrics |= {name: sums[name] / counts["tokens"] for name in per_token}
+    metrics["thought_rate"] = counts["thoughts"] / counts["decided"] if counts["decided"] else 0.0
+    metrics["lines_per_thought"] = counts["lines"] / counts["intents"]
+    everywhere = [text for texts in gather(texts) for text in texts]
+    if everywhere:
+        metrics["thought_length"] = sum(map(len, everywhere)) / len(everywhere)
+        metrics["thought_distinct"] = distinct_ratio(everywhere)
+        metrics["thought_most_common"] = most_common_share(everywhere)
     return metrics
 
 
 def noise_floor(pi: torch.nn.Module, rollouts: Sequence[Rollout], scale: Scale) -> float:
     """Largest difference of a line's reward between two batch shapes of the same model: alone, and all in one row.
 
-    In the unit of the reward. A penalty c that is not well above it cannot be told from noise.
+    In the unit of the reward, over all ranks. A penalty c that is not well above it cannot be told from noise.
     """
     trajectories = [rollout.trajectory for rollout in rollouts]
-    together = score(pi, trajectories, 10**9)
     worst = 0.0
-    for trajectory, packed in zip(trajectories, together, strict=True):
-        alone = score(pi, [trajectory])[0]
+    with gathered(pi):
+        together = score(pi, trajectories, 10**9)
+        each = [score(pi, [trajectory])[0] for trajectory in trajectories]
+    for trajectory, packed, alone in zip(trajectories, together, each, strict=True):
         difference = np.abs(line_logps(trajectory, packed) - line_logps(trajectory, alone))
         tokens = trajectory.lines[:, 1] - trajectory.lines[:, 0] if scale == "token_mean" else 1
         worst = max(worst, float((difference / tokens).max(initial=0.0)))
-    return worst
+    return max(gather(worst))

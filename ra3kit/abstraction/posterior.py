@@ -28,7 +28,8 @@ class LatentPosterior(L.LightningModule, ABC):
     - `rollout` draws, for each snippet, k latent paths from q; its draws depend on (seed, snippet, rollout) alone.
     - `views` returns the text q saw for each choice, so that log q can be recomputed with gradients on `model`.
     - `annotate` returns one trajectory with thoughts for each snippet; it need not be a plain draw (best of K).
-    - `start_iteration` sets the weights an E-step starts from; `equals_policy` is True while q = pi exactly.
+    - `start_iteration` sets the weights an E-step starts from; `equals_policy` is True while q = pi exactly. The
+      weights may be sharded (DTensors): copy them with `load_state_dict`.
 
     Args:
         max_length: most tokens of a thought, its opening and line end included; >= 3.
@@ -71,7 +72,13 @@ class LatentPosterior(L.LightningModule, ABC):
         self.rules = ThoughtRules(self.rules.max_length, "never", self.rules.where)
 
     def start_iteration(self, policy: BasePolicy, base: dict[str, torch.Tensor], iteration: int) -> None:
-        """Set q's weights for the E-step of `iteration` (0-based); `base`: pi's weights before the first E-step."""
+        """Set q's weights for the E-step of `iteration` (0-based).
+
+        Args:
+            policy: pi as it is now.
+            base: pi's weights before the first E-step; empty unless `needs_base`.
+            iteration: of EM.
+        """
         source = self.start if iteration > 0 else "pi"  # there is no last q yet, and base = pi
         if source == "base":
             self.model.load_state_dict(base)
@@ -79,9 +86,10 @@ class LatentPosterior(L.LightningModule, ABC):
             self.model.load_state_dict(policy.model.state_dict())
         self.equals_policy = source == "pi"
 
-    def scorer(self, policy: BasePolicy) -> torch.nn.Module:
-        """The frozen pi that rewards come from: pi itself where q has weights of its own, else a copy taken now."""
-        return policy.snapshot() if self.weights == "shared" else policy.model
+    @property
+    def needs_base(self) -> bool:
+        """Whether `start_iteration` reads the base weights; they are kept for it only then."""
+        return self.start == "base"
 
     def draw(
         self,

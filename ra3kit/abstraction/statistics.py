@@ -36,9 +36,13 @@ def effective_horizon(is_thought: Bool[Tensor, "*b n"], is_line: Bool[Tensor, "*
     >>> effective_horizon(torch.tensor([[False, True, False, False]]), torch.ones(1, 4, dtype=torch.bool))
     tensor(2.)
     """
-    begins = is_thought & is_line
+    return is_line.sum() / intents(is_thought, is_line).sum()
+
+
+def intents(is_thought: Bool[Tensor, "*b n"], is_line: Bool[Tensor, "*b n"]) -> Bool[Tensor, "*b n"]:
+    """True on the first line of every intent: where a thought stands, and where the trajectory begins."""
     first = is_line & (is_line.cumsum(-1) == 1)
-    return is_line.sum() / (begins | first).sum()
+    return (is_thought & is_line) | first
 
 
 def distinct_ratio(thoughts: Iterable[Hashable]) -> float:

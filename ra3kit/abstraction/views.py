@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ra3kit.latents import ACT, LatentGrammar, ThoughtRules, log_q, place_in_thought
+from ra3kit.latents import ACT, LatentGrammar, Place, ThoughtRules, log_q, place_in_thought
 from ra3kit.rollout.forward import head_logits, packed_hidden
 from ra3kit.rollout.jobs import Rollout, peeked
 
@@ -79,6 +79,12 @@ def hindsight_views(rollout: Rollout, rules: ThoughtRules, row: int, lookahead: 
         at = np.arange(len(seen) - 1, len(seen) - 1 + len(chosen))
         views.append(View(ids, at, np.asarray(chosen), np.asarray(where), np.full(len(chosen), line, np.int64), row))
     return views
+
+
+def idle_view() -> View:
+    """The smallest view, of row -1: what a rank forwards, at no weight, while others still have views of their own."""
+    zero = np.zeros(1, np.int64)
+    return View(np.zeros(1, np.int32), zero, np.asarray([ACT]), np.asarray([int(Place.DECIDE)]), zero, -1)
 
 
 def chunk_views(views: Sequence[View], tokens_per_forward: int) -> list[list[View]]:

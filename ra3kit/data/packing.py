@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ra3kit.data.trajectory import CODE, Trajectory
+from ra3kit.data.trajectory import CODE, END, START, Trajectory
 from ra3kit.errors import DataError
 
 
@@ -76,6 +76,12 @@ def pack(trajectories: Sequence[Trajectory]) -> PackedBatch:
         lengths=lengths,
         kinds=torch.from_numpy(np.concatenate([t.kinds() for t in trajectories])),
     )
+
+
+def idle_row(device: torch.device | str) -> PackedBatch:
+    """The smallest row: what a rank forwards, at no weight, while others still have rows of their own."""
+    pair = torch.tensor([0, 1], device=device)
+    return PackedBatch(torch.zeros_like(pair), pair, [2], torch.tensor([START, END], dtype=torch.uint8, device=device))
 
 
 def rows_of(lengths: Iterable[int], tokens_per_forward: int) -> list[list[int]]:

@@ -25,10 +25,10 @@ from ra3kit.evaluation.prompts import (
     without_unfinished_line,
 )
 from ra3kit.evaluation.samples import SAMPLES, Finish, Sample
+from ra3kit.models import base_model
 from ra3kit.progress import track
 from ra3kit.ranges import check_number
 from ra3kit.rollout import Engine, attention
-from ra3kit.rollout.forward import base_model
 from ra3kit.rollout.sampling import stream_key
 from ra3kit.verify.problem import Problem
 

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RolloutError
 from ra3kit.latents import LatentGrammar, ThoughtRules, token_bytes
+from ra3kit.models import base_model
 from ra3kit.rollout.attention import (
     PaddedLayout,
     RowLayout,
@@ -29,9 +30,10 @@ from ra3kit.rollout.attention import (
     past_mask,
     single_bias,
 )
-from ra3kit.rollout.forward import base_model, head_logits, hidden_states
+from ra3kit.rollout.forward import head_logits, hidden_states
 from ra3kit.rollout.jobs import NO_DRAW, Completion, Feed, GenerateJob, HindsightJob, Job, Rollout, RolloutJob
 from ra3kit.rollout.sampling import Sampler, stream_key, uniforms
+from ra3kit.sharding import check_whole
 
 R = TypeVar("R")
 
@@ -235,6 +237,7 @@ class Engine:
         """Run the jobs to their ends, yielding (index, job) in the order in which they finish."""
         if not jobs:
             return
+        check_whole(self.model)
         was_training = self.model.training
         self.model.eval()
         try:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from ra3kit.models import base_model
 from ra3kit.rollout.attention import PackedLayout, SlotLayout
 
 SCORE_CHUNK = 1024
 """Tokens whose logits exist at once while scoring: 1024 x 151,936 float32 logits are 0.6 GiB."""
-
-
-def base_model(model: torch.nn.Module) -> PreTrainedModel:
-    """The Hugging Face model itself, out of a peft wrapper where there is one (its LoRA layers stay in place)."""
-    is_peft = hasattr(model, "peft_config") and hasattr(model, "get_base_model")
-    return cast(PreTrainedModel, model.get_base_model() if is_peft else model)  # type: ignore[operator]
 
 
 def hidden_states(

@@ -154,19 +154,6 @@ class AlwaysEqual(CausalPosterior):
         self.equals_policy = True
 
 
-class MovingScorer(CausalPosterior):
-    def scorer(self, policy: Any) -> torch.nn.Module:
-        return self.model
-
-
-class SharedScorer(CausalPosterior):
-    def __init__(self) -> None:
-        super().__init__(weights="shared")
-
-    def scorer(self, policy: Any) -> torch.nn.Module:
-        return policy.model
-
-
 class ThinksAnyway(CausalPosterior):
     def forbid_thinking(self) -> None:
         pass
@@ -193,8 +180,6 @@ BROKEN = [
     pytest.param(StaysWhereItIs, "starts"),
     pytest.param(NeverEqual, "starts"),
     pytest.param(AlwaysEqual, "equals_policy"),
-    pytest.param(MovingScorer, "scorer"),
-    pytest.param(SharedScorer, "scorer"),
     pytest.param(ThinksAnyway, "forbid"),
 ]
 

@@ -1,0 +1,27 @@
+"""The Hugging Face model under its wraps."""
+
+from __future__ import annotations
+
+import weakref
+from typing import cast
+
+import torch
+from transformers import PreTrainedModel
+
+WHOLE: weakref.WeakKeyDictionary[torch.nn.Module, PreTrainedModel] = weakref.WeakKeyDictionary()
+"""Sharded models that are gathered now, and the whole copy that stands in for each (`ra3kit.sharding.gathered`)."""
+
+
+def base_model(model: torch.nn.Module) -> PreTrainedModel:
+    """The Hugging Face model itself, out of a peft wrapper where there is one (its LoRA layers stay in place).
+
+    Where it is sharded and gathered, its whole copy.
+    """
+    hf = unwrapped(model)
+    return WHOLE.get(hf, hf)
+
+
+def unwrapped(model: torch.nn.Module) -> PreTrainedModel:
+    """The same, but a sharded model stays as it is."""
+    is_peft = hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+    return cast(PreTrainedModel, model.get_base_model() if is_peft else model)  # type: ignore[operator]
