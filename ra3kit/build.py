@@ -49,7 +49,7 @@ def build(recipe: Recipe, folder: Path, callbacks: tuple[Callback, ...] = ()) ->
     Args:
         recipe: resolved, see `ra3kit.recipe.load`.
         folder: the run folder; TensorBoard files and checkpoints go there. It is not created here.
-        callbacks: added to those of the recipe. A progress bar among them gives way to the recipe's own.
+        callbacks: added to those of the recipe. Each gives way to one of its class there, a progress bar to any other.
 
     Raises:
         RecipeError: something in the recipe does not fit the signatures, or the trainer refuses its settings.
@@ -127,7 +127,9 @@ class _Builder(LightningCLI):
         own = config["callbacks"] or []
         own = own if isinstance(own, list) else [own]
         has_bar = any(isinstance(callback, ProgressBar) for callback in own) or config["enable_progress_bar"] is False
-        extra = [callback for callback in self._callbacks if not (has_bar and isinstance(callback, ProgressBar))]
+        kinds = {type(callback) for callback in own}
+        extra = [added for added in self._callbacks if type(added) not in kinds]
+        extra = [added for added in extra if not (has_bar and isinstance(added, ProgressBar))]
         try:
             return super().instantiate_trainer(default_root_dir=str(self._folder), callbacks=[*own, *extra], **kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:  # how Lightning refuses a setting

@@ -195,7 +195,7 @@ def test_figures_left_over_from_another_phase_or_update_are_not_shown() -> None:
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], Any]) -> None:
-    with pytest.raises(RecipeError, match="must be|allowed are"):
+    with pytest.raises(RecipeError, match=r"must be|allowed are"):
         make()
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ra3kit import __version__
 from ra3kit.recipe import Recipe, load, shipped, to_yaml
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     folder = claim(recipe)
     try:
-        built = _build(recipe, folder)
+        built = _build(recipe, folder, args.overrides)
         first = built.trainer.is_global_zero
         if first:
             _save(recipe, built, folder)
@@ -74,11 +75,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _build(recipe: Recipe, folder: Path) -> Built:
+def _build(recipe: Recipe, folder: Path, overrides: Sequence[str]) -> Built:
     from ra3kit.build import build
+    from ra3kit.callbacks.provenance import Provenance
     from ra3kit.cli.progress import PlainProgress
 
-    return build(recipe, folder, () if sys.stdout.isatty() else (PlainProgress(),))
+    progress = () if sys.stdout.isatty() else (PlainProgress(),)
+    return build(recipe, folder, (*progress, Provenance(_facts(recipe, overrides))))
+
+
+def _facts(recipe: Recipe, overrides: Sequence[str]) -> dict[str, Any]:
+    """What the provenance of a run keeps of its recipe."""
+    from ra3kit.provenance import digest
+
+    return {
+        "name": recipe.name,
+        "file": str(recipe.path.absolute()),
+        "sha256": digest(recipe.path),
+        "overrides": list(overrides),
+        "seed": recipe.tree["run"]["seed"],
+    }
 
 
 def _save(recipe: Recipe, built: Built, folder: Path) -> None:
