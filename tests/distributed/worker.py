@@ -1,13 +1,18 @@
-"""One rank of the two-process tests: trains the small world and writes what it saw. Started by `torch.distributed.run`.
+"""One rank of the two-process tests: trains the small world and writes down what it saw.
 
-python -m torch.distributed.run --nproc-per-node 2 worker.py STRATEGY STAGE OUT
+    python -m torch.distributed.run --nproc-per-node 2 worker.py OUT JOB [JOB ...]
+
+A job is STAGE:STRATEGY[:OPTION], such as ra3:fsdp2 or ntp:fsdp2:bf16. OUT/corpus is there already; what the rank saw in
+a job is in OUT/JOB/rank-R.pt.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -18,13 +23,22 @@ from small_world import data, fit, policy, ra3
 
 from ra3kit.abstraction.learner import AbstractionLearner
 from ra3kit.abstraction.posterior import CausalPosterior
+from ra3kit.abstraction.prior import FixedPenalty
 from ra3kit.callbacks.em_switch import EMSwitch
 from ra3kit.callbacks.report import RunReport
+from ra3kit.models import base_model
 from ra3kit.optimize import Optimization
-from ra3kit.ranks import gather, rank
-from ra3kit.sharding import FullyShardedStrategy
+from ra3kit.ranks import gather, rank, world_size
+from ra3kit.sharding import FullyShardedStrategy, gathered, shard
 
-LEARNER: dict[str, Any] = {"rollouts": 3, "scale": "line_sum", "optimization": Optimization(lr=1e-3, warmup=0.0)}
+LEARNER: dict[str, Any] = {
+    "rollouts": 3,
+    "scale": "line_sum",
+    "kl_coef": 0.1,
+    "entropy_coef": 0.01,
+    "tokens_per_forward": 300,
+    "optimization": Optimization(lr=1e-3, warmup=0.0),
+}
 
 
 class Record(L.Callback):
@@ -32,46 +46,80 @@ class Record(L.Callback):
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
-        self.calls: list[list[int]] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
-        if getattr(pl_module, "phase", None) == "e":
-            self.calls.append(gather(pl_module.posterior.engine.stats.calls))
 
 
-def strategy(name: str) -> Any:
-    return FullyShardedStrategy() if name == "fsdp2" else name
+def settings_of(how: str, option: str) -> dict[str, Any]:
+    """Trainer settings; "one" is a single process without a strategy."""
+    precision = "bf16-mixed" if option == "bf16" else "32-true"
+    strategy = FullyShardedStrategy() if how == "fsdp2" else "auto" if how == "one" else how
+    return {"strategy": strategy, "devices": 1 if how == "one" else 2, "precision": precision}
 
 
-def train(stage: str, out: Path, how: str, devices: int) -> dict[str, Any]:
-    """One run of the small world; what it logged, and its weights are in OUT/model."""
+def train(out: Path, stage: str, how: str, option: str = "") -> dict[str, Any]:
+    """One run of the small world in OUT/JOB; what it logged. Its models are there, too."""
     record = Record()
-    settings: dict[str, Any] = {"strategy": strategy(how), "devices": devices}
-    world = out.parent / "corpus"
+    settings = settings_of(how, option)
+    feed = data(out / "corpus", snippets_per_step=4)
+    folder = out / ":".join(part for part in (stage, how, option) if part)
+    callbacks = [record, RunReport()]
+    module: Any
     if stage == "ntp":
-        module: L.LightningModule = policy(seed=3)
-        feed = data(world, snippets_per_step=4)
-        trainer = fit(out, module, feed, None, [record, RunReport()], max_epochs=2, **settings)
-        scores: list[Any] = []
-    else:
-        shared = stage == "shared"
-        module = ra3(
-            posterior=CausalPosterior(max_length=5, slots=4, capacity=400, weights="shared" if shared else "separate"),
-            learner=AbstractionLearner(**LEARNER, kl_coef=0.1, entropy_coef=0.01),
-        )
-        feed = data(world, snippets_per_step=4)
-        switch = EMSwitch(iterations=2, warmup_steps=2, e_steps=3, m_steps=4)
-        trainer = fit(out, module, feed, switch, [record, RunReport()], **settings)
-        scores = module.scores
-    assert trainer.world_size == devices
-    return {"steps": record.steps, "scores": scores, "calls": record.calls}
+        module = policy(seed=3)
+        if option == "recompute":
+            base_model(module.model).gradient_checkpointing_enable({"use_reentrant": False})
+        fit(folder, module, feed, None, callbacks, max_epochs=2, **settings)
+        return {"steps": record.steps, "scores": []}
+    q = CausalPosterior(max_length=5, slots=4, capacity=400, weights="shared" if stage == "shared" else "separate")
+    module = ra3(policy(think=4.0, seed=3), posterior=q, learner=AbstractionLearner(**LEARNER))
+    fit(folder, module, feed, EMSwitch(iterations=2, warmup_steps=2, e_steps=3, m_steps=4), callbacks, **settings)
+    return {"steps": record.steps, "scores": module.scores}
+
+
+def uneven(out: Path, stage: str, how: str, option: str = "") -> dict[str, Any]:
+    """One E-step update of a sharded q with one snippet on rank 0 and all others on rank 1, and what each rank did."""
+    module, q = policy(think=4.0, seed=3), CausalPosterior(max_length=5, slots=2, capacity=400)
+    q.bind(module)
+    learner, prior = AbstractionLearner(**LEARNER), FixedPenalty(0.5, "line_sum")
+    feed = data(out / "corpus", tokenizer=module.tokenizer)
+    feed.setup("fit")
+    own = feed.train[:6]
+    if how == "fsdp2":
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+        for model in (module.model, q.model):
+            shard(model, mesh)
+        own = own[:1] if rank() == 0 else own[1:]
+    optimizer = learner.optimization.optimizer(q.model.parameters())
+    owner: Any = SimpleNamespace(manual_backward=lambda loss: loss.backward(), trainer=SimpleNamespace(strategy=None))
+    seen: list[dict[str, float]] = []
+    calls = []
+    for seed in range(2):
+        q.equals_policy = seed == 0
+        metrics, _ = learner.update(q, prior, module.model, own, optimizer, seed, 1e-3, owner)
+        seen.append({f"estep/{name}": value for name, value in metrics.items()})
+        calls.append(gather(q.engine.stats.calls))
+    with gathered(q.model):
+        weights = {name: value.clone() for name, value in base_model(q.model).state_dict().items()}
+    return {"steps": seen, "scores": [], "calls": calls, "weights": weights}
+
+
+def do(out: Path, job: str) -> None:
+    """Do one job and write what this rank saw."""
+    seen = (uneven if job.startswith("uneven") else train)(out, *job.split(":"))
+    assert job.split(":")[1] == "one" or world_size() == 2
+    folder = out / job
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(seen, folder / f"rank-{rank()}.pt")
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    how, stage, out = sys.argv[1:]
-    seen = train(stage, Path(out), how, 2)
-    Path(out).mkdir(parents=True, exist_ok=True)
-    torch.save(seen, Path(out) / f"rank-{rank()}.pt")
+    if "RANK" in os.environ:
+        torch.distributed.init_process_group("gloo")
+    for name in sys.argv[2:]:
+        do(Path(sys.argv[1]), name)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

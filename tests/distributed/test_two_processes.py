@@ -1,0 +1,192 @@
+"""Two processes give what one gives: sharded with FSDP2 or replicated with DDP, in every phase, and leave the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import worker
+from safetensors.torch import load_file
+from small_world import corpus, policy
+from torch.distributed.device_mesh import init_device_mesh
+from transformers import AutoModelForCausalLM
+
+from ra3kit import ranks
+from ra3kit.data.store import BootstrappedStore
+from ra3kit.errors import ModelError, RecipeError
+from ra3kit.models import base_model
+from ra3kit.rollout import Engine
+from ra3kit.sharding import FullyShardedStrategy, gathered, is_sharded, shard, shard_models
+from ra3kit.testing.models import tiny_model, tiny_tokenizer
+
+TWO = ["ntp:fsdp2", "ntp:fsdp2:recompute", "ntp:fsdp2:bf16", "ra3:fsdp2", "ra3:ddp", "shared:fsdp2", "uneven:fsdp2"]
+ONE = ["ntp:one", "ntp:one:bf16", "ra3:one", "shared:one", "uneven:one"]
+BY_THE_CLOCK = ("seconds", "per_second", "slot_occupancy")
+
+
+def launch(out: Path, jobs: list[str]) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(Path(worker.__file__)), str(out), *jobs]
+    package = str(Path(ranks.__file__).parent.parent)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": package}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all jobs, done once."""
+    folder = tmp_path_factory.mktemp("two-processes")
+    corpus(folder / "corpus")
+    for job in ONE:
+        worker.do(folder, job)
+    launch(folder, TWO)
+    return folder
+
+
+def seen(out: Path, job: str, rank: int = 0) -> dict[str, Any]:
+    return torch.load(out / job / f"rank-{rank}.pt", weights_only=False)
+
+
+def numbers(step: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in step.items() if not any(word in name for word in BY_THE_CLOCK)}
+
+
+@pytest.mark.parametrize("job", TWO)
+def test_ranks_see_the_same_numbers(out: Path, job: str) -> None:
+    first, second = seen(out, job, 0), seen(out, job, 1)
+    assert [str(numbers(step)) for step in first["steps"]] == [str(numbers(step)) for step in second["steps"]]
+    assert str(first["scores"]) == str(second["scores"])
+
+
+@pytest.mark.parametrize(
+    ("two", "one", "tolerance"),
+    [
+        ("ntp:fsdp2", "ntp:one", 1e-4),
+        ("ntp:fsdp2:recompute", "ntp:one", 1e-4),
+        ("ra3:fsdp2", "ra3:one", 1e-3),
+        ("ra3:ddp", "ra3:one", 1e-3),
+        ("shared:fsdp2", "shared:one", 1e-3),
+        ("uneven:fsdp2", "uneven:one", 1e-4),
+    ],
+)
+def test_two_processes_log_what_one_logs(out: Path, two: str, one: str, tolerance: float) -> None:
+    ours, theirs = seen(out, two)["steps"], seen(out, one)["steps"]
+    assert len(ours) == len(theirs) > 0
+    for mine, its in zip(ours, theirs, strict=True):
+        # the first group of each rank is measured, so of two groups the worse
+        mine, its = ({k: v for k, v in numbers(step).items() if "noise_floor" not in k} for step in (mine, its))
+        norms = {name for name in mine if name.endswith("grad_norm")}
+        assert {k: v for k, v in mine.items() if k not in norms} == pytest.approx(
+            {k: v for k, v in its.items() if k not in norms}, abs=tolerance, rel=tolerance, nan_ok=True
+        )
+        for name in norms:
+            assert mine[name] == pytest.approx(its[name], rel=max(1e-3, 5 * tolerance))
+
+
+def test_sharded_bf16_is_as_near_to_fp32_as_bf16_of_one_process(out: Path) -> None:
+    sharded, one, exact = (
+        [s["loss"] for s in seen(out, f"ntp:{how}")["steps"]] for how in ("fsdp2:bf16", "one:bf16", "one")
+    )
+    assert sharded[0] == pytest.approx(exact[0], abs=2e-3)
+    assert sharded[0] != exact[0]
+    gaps = [max(abs(a - b) for a, b in zip(losses, exact, strict=True)) for losses in (sharded, one)]
+    assert gaps[0] < 0.2
+    assert gaps[0] < 3 * gaps[1] + 0.01
+
+
+@pytest.mark.parametrize("two", ["ra3:fsdp2", "ra3:ddp", "shared:fsdp2"])
+def test_two_processes_score_and_annotate_like_one(out: Path, two: str) -> None:
+    one = f"{two.split(':')[0]}:one"
+    for mine, its in zip(seen(out, two)["scores"], seen(out, one)["scores"], strict=True):
+        assert mine["models"].keys() == its["models"].keys()
+        for name in mine["models"]:
+            assert mine["models"][name] == pytest.approx(its["models"][name], abs=1e-3, nan_ok=True)
+        gaps = (score.get("ra3_minus_ntp", {}).get("iwae") for score in (mine, its))
+        assert next(gaps) == pytest.approx(next(gaps), abs=1e-3)  # with the bounds of its interval
+    for iteration in (0, 1):
+        stores = [BootstrappedStore.open(out / job / "store" / f"iteration-{iteration}") for job in (two, one)]
+        assert [t.snippet_id for t in stores[0]] == [t.snippet_id for t in stores[1]]
+        assert [t.ids.tolist() for t in stores[0]] == [t.ids.tolist() for t in stores[1]]
+
+
+@pytest.mark.parametrize("two", ["ntp:fsdp2", "ra3:fsdp2", "ra3:ddp"])
+def test_two_processes_leave_the_models_of_one(out: Path, two: str) -> None:
+    one = f"{two.split(':')[0]}:one"
+    for name in ("model", "model-ntp") if two.startswith("ra3") else ("model",):
+        mine, its = (load_file(out / job / name / "model.safetensors") for job in (two, one))
+        assert mine.keys() == its.keys()
+        for key in mine:
+            assert torch.allclose(mine[key], its[key], atol=2e-3), key
+        assert AutoModelForCausalLM.from_pretrained(out / two / name).config.architectures == ["Qwen2ForCausalLM"]
+
+
+def test_ranks_with_very_different_work_do_not_wait_for_each_other(out: Path) -> None:
+    two, one = seen(out, "uneven:fsdp2"), seen(out, "uneven:one")
+    for few, many in two["calls"]:
+        assert 2 * few < many  # one snippet against five: that many collectives would never have met
+    for name, value in two["weights"].items():
+        assert torch.allclose(value, one["weights"][name], atol=2e-5), name
+
+
+# ---- one process, sharded over itself --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Any:
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,), mesh_dim_names=("data_parallel",))
+    torch.distributed.destroy_process_group()
+
+
+def test_a_gathered_copy_stands_in_for_the_shards_and_goes(mesh: Any) -> None:
+    model, same = tiny_model(seed=1), tiny_model(seed=1)
+    shard(model, mesh)
+    assert is_sharded(model)
+    assert not is_sharded(same)
+    ids = torch.arange(12)[None]
+    with gathered(model), gathered(model), torch.no_grad():
+        whole = base_model(model)
+        assert whole is not model
+        assert torch.equal(whole(ids).logits, same(ids).logits)
+        assert whole.lm_head.weight.data_ptr() == whole.model.embed_tokens.weight.data_ptr()  # tied: gathered once
+        assert not any(parameter.requires_grad for parameter in whole.parameters())
+    assert base_model(model) is model
+    assert all(parameter.is_meta for parameter in whole.parameters())  # the memory is given back
+
+
+def test_the_gathered_copy_has_the_shorter_dtype_asked_for(mesh: Any) -> None:
+    model = tiny_model(seed=1)
+    shard(model, mesh, torch.bfloat16)
+    assert next(model.parameters()).dtype == torch.float32
+    with gathered(model):
+        assert next(base_model(model).parameters()).dtype == torch.bfloat16
+
+
+def test_shards_are_not_read_as_if_they_were_weights(mesh: Any) -> None:
+    model = tiny_model(seed=1)
+    shard(model, mesh)
+    engine = Engine(model, tiny_tokenizer(), slots=1, capacity=64)
+    with pytest.raises(ModelError, match=r"sharded: .*gathered\(model\)"):
+        engine.generate([[1, 2]], max_new_tokens=2)
+    with gathered(model):
+        got = engine.generate([[1, 2]], max_new_tokens=2, temperature=0.0)
+    plain = Engine(tiny_model(seed=1), tiny_tokenizer(), slots=1, capacity=64)
+    assert got[0][0].ids == plain.generate([[1, 2]], max_new_tokens=2, temperature=0.0)[0][0].ids
+
+
+def test_tensor_parallelism_is_refused() -> None:
+    class Wide:
+        def size(self) -> int:
+            return 2
+
+    module = policy()
+    module._device_mesh = {"tensor_parallel": Wide()}  # type: ignore[assignment]
+    with pytest.raises(RecipeError, match=r"tensor_parallel_size=2 is not supported.*FullyShardedStrategy"):
+        shard_models(module, [module.model])
+    assert FullyShardedStrategy()._tensor_parallel_size == 1
