@@ -87,7 +87,7 @@ def test_the_gallery_lists_every_recipe_with_purpose_hardware_and_launch() -> No
         assert header.hardware, f"{name}: its header does not say on what hardware"
         assert header.launch.startswith(f"ra3kit fit --recipe {name}")
         assert header.override.startswith(f"ra3kit fit --recipe {name} ")
-        assert f"| [{name}](#{hooks.anchor(name)}) | {header.purpose} | {header.hardware} |" in gallery
+        assert f"| [`{name}`](#{hooks.anchor(name)}) | {header.purpose} | {header.hardware} |" in gallery
         assert f"\n## {name}\n" in gallery
         assert f"\n{header.launch}\n" in gallery
 

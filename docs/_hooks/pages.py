@@ -28,7 +28,15 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 AS_PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "README.md": "index.md"}
 """Files of the repository's root that are pages of the site, or stand for one."""
-LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml", ".sh": "bash"}
+LANGUAGES = {
+    ".md": "markdown",
+    ".py": "python",
+    ".yaml": "yaml",
+    ".yml": "yaml",
+    ".json": "json",
+    ".toml": "toml",
+    ".sh": "bash",
+}
 FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!`)(\]\()([^)\s#]*)(#[^)\s]*)?(\))")
 
@@ -146,7 +154,7 @@ def recipes_gallery() -> str:
     """A table of all recipes, then each with its launch command."""
     headers = recipe_headers()
     out = ["| recipe | what it trains | hardware |", "|---|---|---|"]
-    out += [f"| [{r.name}](#{anchor(r.name)}) | {r.purpose} | {r.hardware} |" for r in headers]
+    out += [f"| [`{r.name}`](#{anchor(r.name)}) | {r.purpose} | {r.hardware} |" for r in headers]
     for r in headers:
         out += ["", f"## {r.name}", "", f"{r.purpose}. Hardware: {r.hardware}", ""]
         out += ["```bash", r.launch, f"{r.override}   # for example", "```", ""]
@@ -228,6 +236,9 @@ def mathml(latex: str, display: str) -> str:
     made = convert(html.unescape(latex).strip(), display=display)
     made = made.replace('<mn mathvariant="double-struck">1</mn>', "<mn>&#x1D7D9;</mn>")  # browsers know no such variant
     made = made.replace("<mi>&#x0007E;</mi>", "<mo>&#x223C;</mo>")  # \sim is a relation
+    made = made.replace(
+        '<mo stretchy="false">&#x0007C;</mo>', '<mo stretchy="false" lspace="0" rspace="0">&#x0007C;</mo>'
+    )
     return re.sub(r'<mi>log</mi>(?!<mo stretchy="false">&#x00028;)', '<mi>log</mi><mspace width="0.167em"/>', made)
 
 
@@ -274,3 +285,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 def on_page_content(page_html: str, page: Any, config: Any, files: Any) -> str:
     """Draw the formulas."""
     return draw_formulas(page_html)
+
+
+def on_post_build(config: Any) -> None:
+    """The search index as a script too, for pages that are opened as files."""
+    index = Path(config.site_dir) / "search" / "search_index.json"
+    index.with_suffix(".js").write_text(f"var __index = {index.read_text()}")
