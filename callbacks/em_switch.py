@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
+from torch.distributed.tensor import DTensor
 
 from ra3kit import __version__
 from ra3kit.abstraction.em import ANNOTATE_CHUNK, Phase, RA3Module
-from ra3kit.data.store import BootstrappedStore, StoreWriter
+from ra3kit.data.store import BootstrappedStore, StoreWriter, written_provenance
 from ra3kit.data.tokenizer import tokenizer_id
 from ra3kit.errors import RecipeError
 from ra3kit.progress import track
@@ -60,6 +63,7 @@ class EMSwitch(Callback):
         self.iterations, self.warmup_steps, self.e_steps, self.m_steps = iterations, warmup_steps, e_steps, m_steps
         self.window, self.min_gain, self.shard_size = window, min_gain, shard_size
         self.rewards: list[float] = []
+        self.pending: tuple[Phase, int] | None = None
         self._started = False
 
     # ---- when -----------------------------------------------------------------------------------------------------
@@ -88,14 +92,16 @@ class EMSwitch(Callback):
             )
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._started:  # resumed: the phase came back with the checkpoint
-            return
-        self._started = True
-        module = _ra3(pl_module)
-        if self.warmup_steps == 0:
-            self._begin_e(trainer, module, 0)
-        else:
-            self._begin(trainer, module, "warmup", self.warmup_steps, 0)
+        module, data = _ra3(pl_module), trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(data, "before_loader"):
+            raise RecipeError(
+                f"EMSwitch sets the phases of a data module that calls its `before_loader`, but {type(data).__name__} "
+                "has none. See TrajectoryDataModule.train_dataloader."
+            )
+        if not self._started:  # else resumed: the phase, or the step to the next one, came with the checkpoint
+            self._started = True
+            self.pending = ("e" if self.warmup_steps == 0 else "warmup", 0)
+        data.before_loader = lambda: self._begin_pending(trainer, module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -107,71 +113,82 @@ class EMSwitch(Callback):
             module.phase_over = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Decide what comes next; it begins when the trainer asks for its data, after a checkpoint has been saved."""
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return  # a limit of the trainer ends the run inside a phase
         module = _ra3(pl_module)
         if module.phase == "warmup":
-            self._begin_e(trainer, module, 0)
+            self.pending = ("e", 0)
         elif module.phase == "e":
-            self._begin_m(trainer, module)
+            self.pending = ("m", module.iteration)
         elif module.iteration + 1 < self.iterations:
-            self._begin_e(trainer, module, module.iteration + 1)
+            self.pending = ("e", module.iteration + 1)
         else:
             trainer.should_stop = True
 
-    def _begin_e(self, trainer: L.Trainer, module: RA3Module, iteration: int) -> None:
-        self.rewards = []
-        if self.e_steps == 0:
+    def _begin_pending(self, trainer: L.Trainer, module: RA3Module) -> None:
+        """Begin the pending phase, with all that comes before it; a killed run does this again."""
+        if self.pending is None:
+            return
+        phase, iteration = self.pending
+        if phase == "e" and self.e_steps == 0:
             module.begin_phase("e", 1, iteration)
-            self._begin_m(trainer, module)
-        else:
-            self._begin(trainer, module, "e", self.e_steps, iteration)
-
-    def _begin_m(self, trainer: L.Trainer, module: RA3Module) -> None:
-        store = self._annotate(trainer, module)
-        self._begin(trainer, module, "m", self.m_steps, module.iteration, store)
-
-    def _begin(
-        self,
-        trainer: L.Trainer,
-        module: RA3Module,
-        phase: Phase,
-        steps: int | None,
-        iteration: int,
-        store: BootstrappedStore | None = None,
-    ) -> None:
+            phase = "m"
+        if phase == "e":
+            self.rewards = []
+        store = self._annotate(trainer, module) if phase == "m" else None
+        steps = {"warmup": self.warmup_steps, "e": self.e_steps, "m": self.m_steps}[phase]
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         data.set_phase(phase, store=store, steps=steps)
         module.begin_phase(phase, data.phase_steps(), iteration)
+        self.pending = None
 
     def _annotate(self, trainer: L.Trainer, module: RA3Module) -> BootstrappedStore:
-        """q annotates the corpus into a store in the run folder; what an interrupted writer left is kept.
+        """q annotates the corpus into a store in the run folder; shards that are there already are kept.
 
-        Every process draws the same thoughts; the first one writes them.
+        The processes share the shards that are missing; what is in a shard does not depend on how many there are.
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         folder = Path(trainer.default_root_dir) / "store" / f"iteration-{module.iteration}"
-        with module.gathered():
-            if trainer.is_global_zero:
-                writer = StoreWriter(folder, provenance(module, data), self.shard_size)
-                snippets = data.train[writer.next_index :]
-                with track(len(snippets), f"annotating, iteration {module.iteration}") as advance:
-                    for start in range(0, len(snippets), ANNOTATE_CHUNK):
-                        for trajectory in module.annotate(snippets[start : start + ANNOTATE_CHUNK], advance):
-                            writer.add(trajectory)
-                writer.finish()
+        writer = self._writer(trainer, folder, provenance(module, data))
+        missing = trainer.strategy.broadcast(writer.missing(len(data.train)))
+        own = missing[trainer.global_rank :: trainer.world_size]
+        size = self.shard_size
+        shards = {number: data.train[number * size : (number + 1) * size] for number in own}
+        what = f"annotating, iteration {module.iteration}"
+        with module.gathered(), track(sum(map(len, shards.values())), what) as advance:
+            for number, snippets in shards.items():
+                parts = [snippets[at : at + ANNOTATE_CHUNK] for at in range(0, len(snippets), ANNOTATE_CHUNK)]
+                writer.write(number, [made for part in parts for made in module.annotate(part, advance)])
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            writer.finish()
         trainer.strategy.barrier()
         return BootstrappedStore.open(folder)
+
+    def _writer(self, trainer: L.Trainer, folder: Path, made_by: dict[str, Any]) -> StoreWriter:
+        """The first process makes the folder, then the others open it, and none writes before all have."""
+        writer = None
+        for turn in (True, False):
+            if trainer.is_global_zero == turn:
+                if turn:
+                    set_aside_of_other_weights(folder, made_by)
+                writer = StoreWriter(folder, made_by, self.shard_size)
+            trainer.strategy.barrier()
+        assert writer is not None
+        return writer
 
     # ---- state ----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rewards": self.rewards, "started": self._started}
+        return {"rewards": self.rewards, "started": self._started, "pending": self.pending}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rewards, self._started = state["rewards"], state["started"]
+        self.rewards, self._started, self.pending = state["rewards"], state["started"], state["pending"]
 
 
 def provenance(module: RA3Module, data: Any) -> dict[str, Any]:
-    """What made an annotated store: data, tokenizer, posterior, prior, seed, iteration, version."""
+    """What made an annotated store: data, tokenizer, posterior and its weights, prior, seed, iteration, version."""
     return {
         "ra3kit": __version__,
         "data_hash": data.summary()["data_hash"],
@@ -183,7 +200,33 @@ def provenance(module: RA3Module, data: Any) -> dict[str, Any]:
         "seed": module.seed,
         "iteration": module.iteration,
         "e_updates": module.e_updates,
+        "weights": fingerprint(module.posterior.model),
     }
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """A hash of a model's weights, 16 hex digits; of sharded ones too, where every process must call it."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in model.state_dict().items():
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        digest.update(name.encode())
+        digest.update(whole.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def set_aside_of_other_weights(folder: Path, made_by: Mapping[str, Any]) -> None:
+    """Rename a store of this very run whose posterior had other weights, as after going back to an older checkpoint.
+
+    Where arithmetic is not repeatable (on GPUs), the same steps done again give other weights, and a store must be of
+    one posterior.
+    """
+    there = written_provenance(folder)
+    if there is None or {key for key in made_by if there.get(key) != made_by[key]} != {"weights"}:
+        return
+    aside = folder.with_name(f"{folder.name}.of-{there.get('weights')}")
+    if not aside.exists():
+        folder.rename(aside)
+        print(f"{folder} is of other weights of the posterior; it is now {aside.name}, and is written anew", flush=True)
 
 
 def _ra3(module: L.LightningModule) -> RA3Module:

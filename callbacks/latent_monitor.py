@@ -44,8 +44,8 @@ class LatentMonitor(Callback):
             log_text(trainer, f"estep/rollouts, iteration {pl_module.iteration}", text)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not isinstance(pl_module, RA3Module) or pl_module.phase != "m":
-            return
+        if not isinstance(pl_module, RA3Module) or pl_module.phase != "m" or pl_module.phase_step > 0:
+            return  # resumed inside the phase, the latter: what the phase began with was shown before
         store = trainer.datamodule.store  # type: ignore[attr-defined]
         with_thoughts = [t for t in store[: 50 * self.snippets] if len(t.thoughts)][: self.snippets]
         gains = thought_gains(pl_module.policy.model, with_thoughts)

@@ -19,12 +19,13 @@ from typing import Any
 import lightning.pytorch as L
 import yaml
 from jsonargparse import set_parsing_settings
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from transformers.utils.logging import disable_progress_bar
 
+from ra3kit.callbacks.checkpoints import Checkpoints, Resume
 from ra3kit.errors import RecipeError
 from ra3kit.recipe import Recipe, flatten, normalise
 from ra3kit.signatures import check
@@ -43,13 +44,16 @@ class Built:
     complete: dict[str, Any]
 
 
-def build(recipe: Recipe, folder: Path, callbacks: tuple[Callback, ...] = ()) -> Built:
+def build(recipe: Recipe, folder: Path, callbacks: tuple[Callback, ...] = (), resume: Resume | None = None) -> Built:
     """Check a recipe, seed everything with `run.seed`, and build model, data and trainer.
+
+    A recipe without a callback that saves gets `Checkpoints`, unless it says `trainer.enable_checkpointing: false`.
 
     Args:
         recipe: resolved, see `ra3kit.recipe.load`.
         folder: the run folder; TensorBoard files and checkpoints go there. It is not created here.
         callbacks: added to those of the recipe. Each gives way to one of its class there, a progress bar to any other.
+        resume: puts the run where a checkpoint was taken.
 
     Raises:
         RecipeError: something in the recipe does not fit the signatures, or the trainer refuses its settings.
@@ -65,7 +69,7 @@ def build(recipe: Recipe, folder: Path, callbacks: tuple[Callback, ...] = ()) ->
     failures: list[Exception] = []
     with _quiet_arguments():
         try:
-            cli = _Builder(folder, callbacks, arguments, failures)
+            cli = _Builder(folder, callbacks, arguments, failures, resume)
         except MisconfigurationException as error:
             raise RecipeError(f"trainer: {error}") from error
         except _parser_errors() as error:
@@ -97,8 +101,10 @@ class _Builder(LightningCLI):
         callbacks: tuple[Callback, ...],
         arguments: dict[str, Any],
         failures: list[Exception],
+        resume: Resume | None,
     ) -> None:
         self._folder = folder
+        self._resume = resume
         self._callbacks = callbacks
         self._failures = failures
         super().__init__(
@@ -123,15 +129,24 @@ class _Builder(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config_init["trainer"]
         if config["logger"] in (None, True):
-            kwargs["logger"] = TensorBoardLogger(str(self._folder), name="", version="", default_hp_metric=False)
+            kwargs["logger"] = TensorBoardLogger(
+                str(self._folder),
+                name="",
+                version="",
+                default_hp_metric=False,
+                purge_step=None if self._resume is None else self._resume.purge_step,
+            )
         own = config["callbacks"] or []
         own = own if isinstance(own, list) else [own]
         has_bar = any(isinstance(callback, ProgressBar) for callback in own) or config["enable_progress_bar"] is False
         kinds = {type(callback) for callback in own}
         extra = [added for added in self._callbacks if type(added) not in kinds]
         extra = [added for added in extra if not (has_bar and isinstance(added, ProgressBar))]
+        all_of_them = [*([] if self._resume is None else [self._resume]), *own, *extra]
+        if config["enable_checkpointing"] is not False and not any(isinstance(c, Checkpoint) for c in own):
+            all_of_them.append(Checkpoints())
         try:
-            return super().instantiate_trainer(default_root_dir=str(self._folder), callbacks=[*own, *extra], **kwargs)
+            return super().instantiate_trainer(default_root_dir=str(self._folder), callbacks=all_of_them, **kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:  # how Lightning refuses a setting
             raise RecipeError(f"trainer: {error}") from error
 

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ra3kit import __version__
 from ra3kit.errors import RunError
 from ra3kit.recipe import Recipe
 
 FOLDER_VARIABLE = "RA3KIT_RUN_FOLDER"
-"""Names the run folder to the other processes that Lightning starts for the same run."""
+CHECKPOINT_VARIABLE = "RA3KIT_CHECKPOINT"
+"""Name the run folder, and the checkpoint it goes on from, to the other processes that Lightning starts for a run."""
+
+FINISHED = ".finished"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run begins.
+
+    Args:
+        recipe: what to build.
+        folder: the run folder.
+        checkpoint: where it goes on; None at the beginning.
+        saved: the recipe that the run was begun with; None for a new run.
+        finished: nothing is left to do.
+        notes: what a person must be told.
+    """
+
+    recipe: Recipe
+    folder: Path
+    checkpoint: Path | None = None
+    saved: Recipe | None = None
+    finished: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def next_folder(recipe: Recipe) -> Path:
@@ -65,6 +96,28 @@ def _claim_explicit(folder: Path) -> Path:
     return folder
 
 
+def runs_of(recipe: Recipe) -> list[Path]:
+    """The run folders there are of a recipe, oldest first: `run.dir` where it is given, else below `runs/<name>`."""
+    explicit = recipe.tree["run"]["dir"]
+    if explicit is not None:
+        folder = Path(explicit).expanduser()
+        return [folder] if folder.is_dir() else []
+    numbered = [path for path in (Path("runs") / recipe.name).glob("*") if path.name.isdigit()]
+    return sorted(numbered, key=lambda path: int(path.name))
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder came to its end."""
+    return (folder / FINISHED).is_file()
+
+
+def finish(folder: Path, step: int) -> None:
+    """Record that a run came to its end."""
+    temporary = folder / f"{FINISHED}.tmp"
+    temporary.write_text(json.dumps({"step": step, "ra3kit": __version__}) + "\n", encoding="utf-8")
+    temporary.replace(folder / FINISHED)
+
+
 def release(folder: Path) -> None:
     """Remove a claimed folder that is still empty, after a run that could not start."""
     if folder.is_dir() and not any(folder.iterdir()):
@@ -72,13 +125,40 @@ def release(folder: Path) -> None:
 
 
 @contextmanager
-def handed_over(folder: Path) -> Iterator[None]:
-    """While training: the processes started from here find their run folder in the environment."""
+def handed_over(folder: Path, checkpoint: Path | None = None) -> Iterator[None]:
+    """While training: the processes started from here find run folder and checkpoint in the environment."""
     os.environ[FOLDER_VARIABLE] = str(folder.absolute())
+    os.environ[CHECKPOINT_VARIABLE] = "" if checkpoint is None else str(checkpoint.absolute())
     try:
         yield
     finally:
-        del os.environ[FOLDER_VARIABLE]
+        del os.environ[FOLDER_VARIABLE], os.environ[CHECKPOINT_VARIABLE]
+
+
+@contextmanager
+def alone_in(folder: Path, first: bool) -> Iterator[None]:
+    """While training: no second run goes on in this folder. The lock ends with the process, however that ends.
+
+    Raises:
+        RunError: another process trains there.
+    """
+    if not first:
+        yield
+        return
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:  # which of the two, POSIX leaves open
+            file.seek(0)
+            raise RunError(f"{folder}: this run is going on already ({file.read().strip() or 'elsewhere'}).") from error
+        except OSError as error:  # a file system without locks
+            print(
+                f"warning: {folder} cannot be locked ({error}); see that no second run goes on there", file=sys.stderr
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def _launcher() -> tuple[bool, bool]:

@@ -160,6 +160,12 @@ class RA3Module(L.LightningModule):
         """-1 ends the epoch, and so the phase, when EMSwitch has said so."""
         return -1 if self.phase_over else None
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """A phase that is over has had its last batch: what Lightning does after that one, validation say, follows."""
+        if self.phase_over:
+            self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
+            self.trainer.val_check_batch = batch_idx + 1
+
     # ---- training -------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:

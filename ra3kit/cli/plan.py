@@ -21,14 +21,12 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from ra3kit.build import Built, accelerator_name, build
+from ra3kit.callbacks.checkpoints import Checkpoints
 from ra3kit.recipe import Recipe
 from ra3kit.signatures import check
 
 STORE_BYTES_PER_TOKEN = 8
 """A stored token: 4 bytes of id, and as much again for thoughts, spans and names."""
-
-CHECKPOINT_COPIES = 3
-"""A checkpoint holds the weights and, for Adam, two moments of the same size."""
 
 
 def plan(recipe: Recipe, folder: Path) -> str:
@@ -114,9 +112,8 @@ def default_plan(model: L.LightningModule) -> dict[str, Any]:
 
 def disk(built: Built, own: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
     """An estimate of what the run writes: checkpoints kept, and bootstrapped stores, in bytes."""
-    weights = sum(p.numel() * p.element_size() for p in built.model.parameters())
     kept, words = kept_checkpoints(built.trainer)
-    checkpoints = CHECKPOINT_COPIES * weights * kept
+    checkpoints = checkpoint_bytes(built.model) * kept
     callbacks: list[Callback] = built.trainer.callbacks  # type: ignore[attr-defined]
     iterations = sum(getattr(callback, "iterations", 0) for callback in callbacks)
     stores = int(own.get("stores", iterations))
@@ -127,16 +124,29 @@ def disk(built: Built, own: dict[str, Any], summary: dict[str, Any]) -> dict[str
     return {**rows, "total": f"about {in_words(checkpoints + store)}"}
 
 
+def checkpoint_bytes(module: torch.nn.Module) -> int:
+    """What a checkpoint holds: the weights and, for Adam, two moments for each that is trained."""
+    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in module.parameters()]
+    return sum(size for size, _ in sizes) + 2 * sum(size for size, is_trained in sizes if is_trained)
+
+
 def kept_checkpoints(trainer: L.Trainer) -> tuple[int, str]:
-    """How many checkpoints stay on disk at the end of the run, and how that was counted."""
-    kept, unbounded = 0, False
+    """How many checkpoints there are on the disk at most, and how that was counted."""
+    kept, unbounded, writing = 0, False, False
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint):
-            every = callback.save_top_k == -1
-            unbounded |= every
-            kept += max(trainer.max_epochs or 1, 1) if every else callback.save_top_k
-            kept += bool(callback.save_last)
-    return kept, f"{kept} kept, counting one an epoch" if unbounded else f"{kept} kept"
+        every = isinstance(callback, ModelCheckpoint) and callback.save_top_k == -1
+        every |= isinstance(callback, Checkpoints) and callback.keep is None
+        unbounded |= every
+        if every:
+            kept += max(trainer.max_epochs or 1, 1)
+        elif isinstance(callback, Checkpoints):
+            kept += (callback.keep or 0) + 1  # an old one goes when the new one is whole
+            writing = True
+        elif isinstance(callback, ModelCheckpoint):
+            kept += callback.save_top_k
+        kept += isinstance(callback, ModelCheckpoint) and bool(callback.save_last)
+    words = f"{kept} kept, counting one an epoch" if unbounded else f"{kept - writing} kept"
+    return kept, words + (" and one being written" if writing else "")
 
 
 def table(rows: dict[str, Any], indent: int = 0, is_bytes: bool = False) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import lightning as L
@@ -140,6 +140,7 @@ class TrajectoryDataModule(L.LightningDataModule):
         self.epoch = 0
         self.steps: int | None = None
         self.store: BootstrappedStore | None = None
+        self.before_loader: Callable[[], None] | None = None
         self._loader: PhaseLoader | None = None
         self._loader_state: dict[str, Any] | None = None
         self._expert_corpus()  # checks the settings now, not at setup
@@ -252,7 +253,12 @@ class TrajectoryDataModule(L.LightningDataModule):
         return len(self._make_loader(self._phase_data(), self.phase, self.steps))
 
     def train_dataloader(self) -> PhaseLoader:
-        """The loader of the current phase and epoch; asking again gives the same batches."""
+        """The loader of the current phase and epoch; asking again gives the same batches.
+
+        `before_loader` is called first, where somebody has set it: who decides on phases may set the next one there.
+        """
+        if self.before_loader is not None:
+            self.before_loader()
         self._loader = self._make_loader(self._phase_data(), self.phase, self.steps)
         if self._loader_state is not None:
             self._loader.load_state_dict(self._loader_state)

@@ -1,7 +1,7 @@
 """The bootstrapped store: trajectories with their thoughts in sharded Arrow files, with where they come from.
 
-A shard is written under a temporary name and renamed, the manifest comes last: a store is finished or it is not, and a
-writer that was interrupted goes on after its last whole shard.
+A shard is written under a temporary name and renamed, the manifest comes last: a store is finished or it is not, and
+after an interruption what is left to do are the shards that are not there.
 
     folder/shard-00000.arrow ...   one row a trajectory
     folder/writing.json            provenance, while the store is being written
@@ -13,7 +13,8 @@ from __future__ import annotations
 import bisect
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -22,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from ra3kit.data.trajectory import Trajectory
-from ra3kit.errors import DataError
+from ra3kit.errors import DataError, RunError
 
 FORMAT = 1
 SCHEMA = pa.schema(
@@ -39,8 +40,8 @@ SCHEMA = pa.schema(
 class StoreWriter:
     """Writes a store; as a context manager it finishes the store unless the block raised.
 
-    One process writes a folder. Where several ranks annotate, each writes a folder of its own and
-    `BootstrappedStore.open` takes them all.
+    Two ways: `add` takes trajectories one after the other; or `missing`, `write` and `finish`, where several processes
+    write into one folder, each its own shards in any order. The order of the store is that of the shards' numbers.
 
     Args:
         folder: made if missing.
@@ -49,11 +50,12 @@ class StoreWriter:
         shard_size: trajectories in a shard; what an interruption can lose; >= 1.
 
     Attributes:
-        next_index: how many trajectories are safely stored: where to go on.
+        next_index: how many trajectories are safely stored: where `add` goes on.
         finished: True when the folder already holds the finished store of this provenance; nothing can be added then.
 
     Raises:
         DataError: the folder holds another store or other files, or a damaged shard.
+        RunError: it cannot be written to (the disk is full, say); whole shards stay.
     """
 
     def __init__(self, folder: str | Path, provenance: Mapping[str, Any], shard_size: int = 1024) -> None:
@@ -61,23 +63,30 @@ class StoreWriter:
             raise DataError(f"shard_size={shard_size}: must be at least 1.")
         self.folder, self.shard_size = Path(folder), shard_size
         self.provenance = _as_json(provenance)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        known = _read_json(self.folder / "manifest.json") or _read_json(self.folder / "writing.json")
+        with _named_failure(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        known = written_provenance(self.folder)
         if known is None and any(self.folder.iterdir()):
             raise DataError(f"{self.folder} is not empty and holds no store. Choose another folder.")
         if known is not None:
-            _refuse_other(self.folder, known["provenance"], self.provenance)
+            _refuse_other(self.folder, known, self.provenance)
         self.finished = (self.folder / "manifest.json").is_file()
         self._buffer: list[Trajectory] = []
-        for leftover in self.folder.glob("*.tmp"):
-            leftover.unlink()
-        if known is None:
-            _write_json(self.folder / "writing.json", {"format": FORMAT, "provenance": self.provenance})
-        self._rows = [_open_shard(path).num_rows for path in _shards(self.folder)]
+        with _named_failure(self.folder):
+            for leftover in self.folder.glob("*.tmp"):
+                leftover.unlink()
+            if known is None:
+                _write_json(self.folder / "writing.json", {"format": FORMAT, "provenance": self.provenance})
+        self._rows = {number: _open_shard(path).num_rows for number, path in _shards(self.folder).items()}
+        if self.finished:
+            _refuse_gap(self.folder, self._rows)
 
     @property
     def next_index(self) -> int:
-        return sum(self._rows)
+        _refuse_gap(self.folder, self._rows)
+        return sum(self._rows.values())
+
+    # ---- one after the other --------------------------------------------------------------------------------------
 
     def add(self, trajectory: Trajectory) -> None:
         """Append one trajectory; a full shard is written at once.
@@ -85,23 +94,65 @@ class StoreWriter:
         Raises:
             DataError: the store is finished, or the trajectory's spans do not tile it.
         """
-        if self.finished:
-            raise DataError(f"{self.folder} is finished ({self.next_index} trajectories); nothing can be added to it.")
+        self._refuse_finished()
+        _refuse_gap(self.folder, self._rows)
         trajectory.check()
         self._buffer.append(trajectory)
         if len(self._buffer) >= self.shard_size:
             self._flush()
 
+    # ---- shard by shard -------------------------------------------------------------------------------------------
+
+    def missing(self, total: int) -> list[int]:
+        """Numbers of the shards still to be written, where shard i holds items [i * shard_size, (i + 1) * shard_size).
+
+        Args:
+            total: items of the whole store.
+
+        Raises:
+            DataError: a shard that is there has another size: it was written with another `shard_size` or `total`.
+        """
+        for number, rows in self._rows.items():
+            wanted = min(self.shard_size, total - number * self.shard_size)
+            if rows != wanted:
+                raise DataError(
+                    f"{self.folder}: shard {number} has {rows} trajectories where {max(wanted, 0)} belong. It was "
+                    "written with another shard_size or other data; delete the folder, or give it what it had."
+                )
+        return [number for number in range(-(-total // self.shard_size)) if number not in self._rows]
+
+    def write(self, number: int, trajectories: Sequence[Trajectory]) -> None:
+        """Write one shard, whole.
+
+        Raises:
+            DataError: the store is finished, the shard is there, or the spans of a trajectory do not tile it.
+        """
+        self._refuse_finished()
+        if number in self._rows:
+            raise DataError(f"{self.folder}: shard {number} is already written.")
+        for trajectory in trajectories:
+            trajectory.check()
+        with _named_failure(self.folder):
+            _write_shard(_shard_path(self.folder, number), trajectories)
+        self._rows[number] = len(trajectories)
+
     def finish(self) -> None:
-        """Write what is left and the manifest; does nothing when the store is finished."""
+        """Write what is left and the manifest of all shards in the folder; does nothing when the store is finished.
+
+        Raises:
+            DataError: a shard is missing.
+        """
         if self.finished:
             return
         if self._buffer:
             self._flush()
-        shards = [{"file": p.name, "rows": n} for p, n in zip(_shards(self.folder), self._rows, strict=True)]
-        manifest = {"format": FORMAT, "provenance": self.provenance, "rows": self.next_index, "shards": shards}
-        _write_json(self.folder / "manifest.json", manifest)
-        (self.folder / "writing.json").unlink()
+        self._rows = {number: _open_shard(path).num_rows for number, path in _shards(self.folder).items()}
+        rows = self.next_index
+        shards = [{"file": _shard_path(self.folder, n).name, "rows": self._rows[n]} for n in sorted(self._rows)]
+        manifest = {"format": FORMAT, "provenance": self.provenance, "rows": rows, "shards": shards}
+        with _named_failure(self.folder):
+            _write_json(self.folder / "manifest.json", manifest)
+            (self.folder / "writing.json").unlink()
         self.finished = True
 
     def __enter__(self) -> StoreWriter:
@@ -114,25 +165,12 @@ class StoreWriter:
             self.finish()
 
     def _flush(self) -> None:
-        columns = [
-            [t.snippet_id for t in self._buffer],
-            [t.ids for t in self._buffer],
-            [t.lines.ravel() for t in self._buffer],
-            [t.may_think for t in self._buffer],
-            [t.thoughts.ravel() for t in self._buffer],
-        ]
-        arrays = [pa.array(column, f.type) for column, f in zip(columns, SCHEMA, strict=True)]
-        batch = pa.record_batch(arrays, schema=SCHEMA)
-        path = self.folder / f"shard-{len(self._rows):05d}.arrow"
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as sink:
-            with pa.ipc.new_file(sink, SCHEMA) as writer:
-                writer.write_batch(batch)
-            sink.flush()
-            os.fsync(sink.fileno())
-        temporary.replace(path)
-        self._rows.append(len(self._buffer))
+        self.write(len(self._rows), self._buffer)
         self._buffer = []
+
+    def _refuse_finished(self) -> None:
+        if self.finished:
+            raise DataError(f"{self.folder} is finished ({self.next_index} trajectories); nothing can be added to it.")
 
 
 class BootstrappedStore(Sequence[Trajectory]):
@@ -270,13 +308,58 @@ def _open_shard(path: Path) -> pa.RecordBatch:
         raise DataError(f"{path}: missing or damaged shard ({error}). Write the store again.") from error
 
 
-def _shards(folder: Path) -> list[Path]:
-    """The shards written so far; their numbers must have no gap."""
-    paths = sorted(folder.glob("shard-*.arrow"))
-    for number, path in enumerate(paths):
-        if path.name != f"shard-{number:05d}.arrow":
-            raise DataError(f"{folder}: shard {number} is missing but {path.name} is there. Write the store again.")
-    return paths
+def written_provenance(folder: str | Path) -> dict[str, Any] | None:
+    """The provenance of the store in a folder, finished or not; None where there is none."""
+    known = _read_json(Path(folder) / "manifest.json") or _read_json(Path(folder) / "writing.json")
+    return None if known is None else dict(known["provenance"])
+
+
+def _write_shard(path: Path, trajectories: Sequence[Trajectory]) -> None:
+    columns = [
+        [t.snippet_id for t in trajectories],
+        [t.ids for t in trajectories],
+        [t.lines.ravel() for t in trajectories],
+        [t.may_think for t in trajectories],
+        [t.thoughts.ravel() for t in trajectories],
+    ]
+    arrays = [pa.array(column, f.type) for column, f in zip(columns, SCHEMA, strict=True)]
+    batch = pa.record_batch(arrays, schema=SCHEMA)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as sink:
+        with pa.ipc.new_file(sink, SCHEMA) as writer:
+            writer.write_batch(batch)
+        sink.flush()
+        os.fsync(sink.fileno())
+    temporary.replace(path)
+
+
+def _shard_path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.arrow"
+
+
+def _shards(folder: Path) -> dict[int, Path]:
+    """The shards written so far, by number."""
+    return {int(path.stem.removeprefix("shard-")): path for path in sorted(folder.glob("shard-*.arrow"))}
+
+
+def _refuse_gap(folder: Path, shards: Iterable[int]) -> None:
+    there = set(shards)
+    for number in range(len(there)):
+        if number not in there:
+            later = _shard_path(folder, min(n for n in there if n > number)).name
+            raise DataError(f"{folder}: shard {number} is missing but {later} is there. Write the store again.")
+
+
+@contextmanager
+def _named_failure(folder: Path) -> Iterator[None]:
+    """What the system says when nothing can be written, with what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"the store {folder} could not be written: {error}. The shards that are whole stay; make room, or let the "
+            "folder be written to, and go on: annotation continues after them."
+        ) from error
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

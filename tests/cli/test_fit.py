@@ -39,7 +39,7 @@ def test_a_run_says_where_it_is_and_leaves_its_files_there(desk: Path, capsys: p
     ]
     assert "epoch 2/2, step 4/4" in out  # plain progress, as stdout is no terminal
     folder = desk / "runs" / "toy" / "001"
-    assert (folder / "checkpoints" / "epoch=1-step=8.ckpt").exists()
+    assert (folder / "checkpoints" / "step-00000008" / "about.json").exists()
     assert list(folder.glob("events.out.tfevents*"))
     assert len(losses(desk)) == 8
 

@@ -26,11 +26,11 @@ def test_the_plan_counts_and_trains_nothing(desk: Path, capsys: pytest.CaptureFi
     plan = rows(out)
     assert plan["run folder"] == "runs/toy/001 (not created)"
     assert plan["devices"] == "1 x cpu (here 1 x cpu)"
-    assert (plan["body"], plan["total"]) == ("5", "about 60 B")
+    assert (plan["body"], plan["total"]) == ("5", "about 180 B")
     assert (plan["weights"], plan["gradients"], plan["Adam moments"]) == ("20 B", "20 B", "40 B")
     assert plan["together"] == "80 B"
     assert (plan["train_code_tokens"], plan["too long"]) == ("1,048,576", "1")
-    assert plan["checkpoints (1 kept)"] == "60 B"  # 3 copies of 5 fp32 numbers
+    assert plan["checkpoints (2 kept and one being written)"] == "180 B"  # 3 times 5 fp32 numbers and their moments
     assert "stores" not in out
     assert [path for path in sorted(desk.rglob("*")) if "__pycache__" not in str(path)] == before
 
@@ -49,18 +49,19 @@ def test_a_model_describes_itself(desk: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("settings", "kept"),
+    ("component", "kept"),
     [
-        ("{save_top_k: 2, save_last: true, monitor: loss}", "3 kept"),
-        ("{save_top_k: -1}", "2 kept, counting one an epoch"),
-        ("{save_top_k: 0}", "0 kept"),
+        ("lightning.pytorch.callbacks.ModelCheckpoint, save_top_k: 2, save_last: true, monitor: loss", "3 kept"),
+        ("lightning.pytorch.callbacks.ModelCheckpoint, save_top_k: -1", "2 kept, counting one an epoch"),
+        ("lightning.pytorch.callbacks.ModelCheckpoint, save_top_k: 0", "0 kept"),
+        ("ra3kit.callbacks.checkpoints.Checkpoints, keep: 4", "4 kept and one being written"),
+        ("ra3kit.callbacks.checkpoints.Checkpoints, keep: null", "2 kept, counting one an epoch"),
     ],
 )
 def test_kept_checkpoints_follow_the_callback(
-    desk: Path, capsys: pytest.CaptureFixture[str], settings: str, kept: str
+    desk: Path, capsys: pytest.CaptureFixture[str], component: str, kept: str
 ) -> None:
-    component = f"{{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {settings}}}"
-    assert main([*DRY, f"trainer.callbacks=[{component}]"]) == 0
+    assert main([*DRY, f"trainer.callbacks=[{{class_path: {component}}}]"]) == 0
     assert f"checkpoints ({kept})" in capsys.readouterr().out
 
 
