@@ -26,7 +26,8 @@ class EMSwitch(Callback):
 
     The E-step has a fixed length, or ends sooner when its reward has reached a plateau: the mean reward of the last
     `window` updates is less than `min_gain` above that of the `window` updates before. *When* is the one method
-    `should_switch`; override it for another rule:
+    `should_switch`; override it for another rule, and save what the rule remembers in `state_dict`
+    (`ra3kit.testing.check_em_switch` finds what is not):
 
     >>> class Patient(EMSwitch):
     ...     def should_switch(self, phase, rewards):

@@ -31,7 +31,11 @@ class Action:
 
 
 class ActionSegmenter(ABC):
-    """Cuts a text into primitive actions. Contract: `"".join(a.text for a in segment(text)) == text` for every text."""
+    """Cuts a text into primitive actions. Contract: `"".join(a.text for a in segment(text)) == text` for every text.
+
+    The same text is cut the same again. In a program, a comment line put before an action with `may_think` leaves it as
+    it is, and some action has it. `ra3kit.testing.check_segmenter` checks these.
+    """
 
     @abstractmethod
     def segment(self, text: str) -> list[Action]:

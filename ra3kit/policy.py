@@ -75,6 +75,11 @@ class RowLoss:
 class BasePolicy(L.LightningModule):
     """Next-token prediction with a causal LM.
 
+    The contract, which all of the kit relies on and `ra3kit.testing.check_policy` checks: `score` does not depend on
+    what is scored together; `row_loss` is minus the summed score, split into code and thoughts, with gradients;
+    `snapshot` is a frozen copy; `configure_optimizers` holds every trained weight; `save` writes a folder that
+    transformers alone loads to the same model.
+
     Args:
         model: hub id or folder of a pretrained model; or null with
         config: a Hugging Face config for a fresh model, `model_type` included (vocab_size comes from the tokenizer).

@@ -35,6 +35,14 @@ from ra3kit.sharding import gathered, is_sharded, run
 class AbstractionLearner(L.LightningModule):
     """Group-baseline policy gradient on the latents. Usable alone: `bind` it, give it E-phase batches, call `fit`.
 
+    The contract, which `RA3Module` relies on and `ra3kit.testing.check_learner` checks:
+
+    - `check` refuses parts that do not fit together, a prior on another scale first of all.
+    - `update` changes q and not pi, sets `equals_policy` to False, and returns metrics (numbers, `reward` and
+      `thought_rate` among them, `kl` where `kl_limit` is set) and `rollouts` rollouts of each snippet.
+    - the same update again gives the same weights; where nothing was decided it changes none.
+    - updates make what is rewarded more likely.
+
     Args:
         rollouts: k, rollouts of each snippet; >= 2 with a baseline.
         credit: "return_to_go" (default), "immediate" or "whole" (one reward for the trajectory).

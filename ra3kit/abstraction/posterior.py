@@ -25,11 +25,18 @@ class LatentPosterior(L.LightningModule, ABC):
 
     The contract, which `RA3Module` and `AbstractionLearner` rely on:
 
-    - `rollout` draws, for each snippet, k latent paths from q; its draws depend on (seed, snippet, rollout) alone.
+    - `bind` gives q weights of its own, or pi's with weights="shared".
+    - `draw` gives k latent paths of each snippet, in order; they depend on (seed, snippet, rollout) alone. The ids of
+      the code stay as they are, and thoughts keep to `rules`. log_q is 0 where nothing was decided.
     - `views` returns the text q saw for each choice, so that log q can be recomputed with gradients on `model`.
-    - `annotate` returns one trajectory with thoughts for each snippet; it need not be a plain draw (best of K).
-    - `start_iteration` sets the weights an E-step starts from; `equals_policy` is True while q = pi exactly. The
-      weights may be sharded (DTensors): copy them with `load_state_dict`.
+    - `annotate` returns one trajectory with thoughts for each snippet, which depends on (seed, snippet) alone; it need
+      not be a plain draw (best of K).
+    - `start_iteration` sets the weights an E-step starts from; `equals_policy` is True while q = pi exactly, and then
+      pi's log-probabilities are read off the draw. The weights may be sharded (DTensors): copy them with
+      `load_state_dict`. `scorer` is a pi that stays as it is while q is trained.
+    - after `forbid_thinking` nothing is decided: next-token prediction.
+
+    `ra3kit.testing.check_posterior` checks these.
 
     Args:
         max_length: most tokens of a thought, its opening and line end included; >= 3.

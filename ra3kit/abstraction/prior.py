@@ -29,7 +29,7 @@ class LatentPrior(L.LightningModule, ABC):
       another scale refuses the prior.
     - `penalty` is a constant to the policy gradient: no gradient flows through it, and it is finite.
     - what a latent costs depends on the latents of its own rollout up to it: not on later ones, which it must not be
-      credited with, and not on the batch or its padding.
+      credited with, and not on the batch or its padding. The same latents cost the same again.
     - `forbids_thinking` True: the posterior must mask `<think>`, `penalty` is never asked about a thought, and charges
       nothing for `<act>`.
     - a prior with parameters of its own is a LightningModule like any other: give it a `training_step`.

@@ -41,6 +41,10 @@ class TrajectoryDataModule(L.LightningDataModule):
     Validation gives `list[Trajectory]`: held-out expert snippets without thoughts, split off by file. Use it alone with
     a `tokenizer`, `setup()`, `set_phase(...)` and `train_dataloader()`; no trainer is needed.
 
+    The contract of a subclass: snippets have unique ids and no thoughts, whole files are held out, a pass gives every
+    snippet once in an order that is the same in every process, a phase has the steps it announced, and `state_dict`
+    goes on where it was taken. `ra3kit.testing.check_data_module` checks these.
+
     Args:
         path: the expert corpus, see `ra3kit.data.corpora.read_files`.
         warmup_path: the corpus of phase warmup; None takes `path` (held-out files are left out either way).

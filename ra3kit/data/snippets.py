@@ -86,7 +86,8 @@ class Corpus:
         long_line: an action that alone exceeds `max_tokens`: "drop" leaves it out and ends the snippet before it,
             "drop_file" leaves out its file.
         decontaminate: import path of a `callable(text) -> bool`, True for a text that must not be trained on; it sees
-            the text as read, before comments are stripped.
+            the text as read, before comments are stripped, answers for every text, and the same each time
+            (`ra3kit.testing.check_decontaminator`).
         segmenter: what a primitive action is; default `PythonLines()`.
         columns: names of the text column, see `read_files`.
         limit_files: read at most so many texts.

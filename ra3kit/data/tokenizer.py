@@ -170,7 +170,12 @@ def train_byte_level_bpe(texts: Iterable[str], vocab_size: int, rules: Rules = "
 
 
 class TokenizerSpec(ABC):
-    """Says in a recipe which tokenizer to use, without building it."""
+    """Says in a recipe which tokenizer to use, without building it.
+
+    What it loads passes `check_tokenizer`, gives every text back exactly, reads text that spells a special token as
+    text, has tokens that open and end a thought, and is the same wherever the spec is the same.
+    `ra3kit.testing.check_tokenizer_spec` checks these.
+    """
 
     @abstractmethod
     def load(self) -> PreTrainedTokenizerBase:

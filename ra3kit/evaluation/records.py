@@ -39,6 +39,9 @@ class Malformed:
 class Problems:
     """What was read: the problems in the file's order, the records left out, and the files.
 
+    The contract of a reader: problems with unique ids and a prompt, the same when read again, whose reference solutions
+    pass. `ra3kit.testing.check_benchmark` checks these.
+
     Args:
         problems: unique ids.
         malformed: records that are no problem of this benchmark, each with its reason.

@@ -33,6 +33,11 @@ T = TypeVar("T")
 class Verifier:
     """Judges programs, several at a time.
 
+    The contract of whatever stands in its place: every program gets a `Verdict`, whatever it does, the same alone, in a
+    batch and stopping early; answers are compared outside the program's process; a batch comes in the order of its
+    pairs, each reported once; what was not judged is `internal` or `refused`, never a pass or a fail.
+    `ra3kit.testing.check_verifier_backend` checks these.
+
     >>> async def rewards(pairs):
     ...     async with Verifier(stop_early=True) as verifier:
     ...         return await verifier.verify_batch(pairs, deadline=60)

@@ -95,7 +95,7 @@ def check_callback(callback: L.Callback, watches: bool = True) -> Report:
     if not watches:
         check.skip("watches", rule, "watches=False")
         return check.report()
-    with check.clause("watches", rule):
+    with check.clause("watches", rule, place="ra3kit.testing.check_callback"):
         without = tiny_run().state_dict()
         found = module.state_dict()
         check.that(list(found) == list(without), "it adds weights to the module, or takes some away")

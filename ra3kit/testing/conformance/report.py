@@ -72,18 +72,19 @@ class Checking:
         self._place = ""
 
     @contextmanager
-    def clause(self, name: str, rule: str, method: str = "") -> Iterator[None]:
+    def clause(self, name: str, rule: str, method: str = "", place: str = "") -> Iterator[None]:
         """Check one clause in the block. What the component raises there breaks the clause as well.
 
         Args:
             name, rule: of the clause.
             method: the method whose docstring has the clause; "" for that of the class.
+            place: import path of whatever else has it in its docstring.
 
         Raises:
             ConformanceError: the clause is broken.
         """
         self._clauses.append(Clause(name, rule))
-        self._place = f"{self.contract}.{method}" if method else self.contract
+        self._place = place or (f"{self.contract}.{method}" if method else self.contract)
         try:
             yield
         except ConformanceError:
