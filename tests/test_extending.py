@@ -32,7 +32,8 @@ def test_each_example_keeps_its_contract(title: str, example: str) -> None:
 
 
 def test_there_is_one_example_for_each_checker_of_at_most_30_lines() -> None:
-    used = [name for _, example in EXAMPLES for name in re.findall(r"^(?:print\()?(check_\w+)\(", example, re.MULTILINE)]
+    calls = re.compile(r"^(?:print\()?(check_\w+)\(", re.MULTILINE)
+    used = [name for _, example in EXAMPLES for name in calls.findall(example)]
     assert sorted(used) == sorted(contract.checker for contract in CONTRACTS if contract.checker)
     assert len(EXAMPLES) == PAGE.count("```python\n")
     for title, example in EXAMPLES:

@@ -33,7 +33,7 @@ class LatentPosterior(L.LightningModule, ABC):
       not be a plain draw (best of K).
     - `start_iteration` sets the weights an E-step starts from; `equals_policy` is True while q = pi exactly, and then
       pi's log-probabilities are read off the draw. The weights may be sharded (DTensors): copy them with
-      `load_state_dict`. `scorer` is a pi that stays as it is while q is trained.
+      `load_state_dict`. It reads the base weights only where `needs_base` is True.
     - after `forbid_thinking` nothing is decided: next-token prediction.
 
     `ra3kit.testing.check_posterior` checks these.

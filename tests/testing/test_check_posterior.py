@@ -154,6 +154,17 @@ class AlwaysEqual(CausalPosterior):
         self.equals_policy = True
 
 
+class ReadsBaseInSecret(CausalPosterior):
+    needs_base = False  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(start="base")
+
+
+class MaybeNeedsBase(CausalPosterior):
+    needs_base = "perhaps"  # type: ignore[assignment]
+
+
 class ThinksAnyway(CausalPosterior):
     def forbid_thinking(self) -> None:
         pass
@@ -180,6 +191,8 @@ BROKEN = [
     pytest.param(StaysWhereItIs, "starts"),
     pytest.param(NeverEqual, "starts"),
     pytest.param(AlwaysEqual, "equals_policy"),
+    pytest.param(ReadsBaseInSecret, "equals_policy"),
+    pytest.param(MaybeNeedsBase, "needs_base"),
     pytest.param(ThinksAnyway, "forbid"),
 ]
 

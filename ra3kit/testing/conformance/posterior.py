@@ -160,20 +160,24 @@ def _check_annotate(check: Checking, q: LatentPosterior, policy: BasePolicy, sni
 
 
 def _check_start(check: Checking, q: LatentPosterior, policy: BasePolicy, snippets: Sequence[Trajectory]) -> None:
-    needs_base = getattr(q, "needs_base", True)
-    base = {name: value.detach().clone() for name, value in policy.model.state_dict().items()} if needs_base else None
+    with check.clause(
+        "needs_base", "`needs_base` is True or False: whether `start_iteration` reads `base`", "needs_base"
+    ):
+        check.that(isinstance(q.needs_base, bool), f"{q.needs_base!r}")
+    weights = {name: value.detach().clone() for name, value in policy.model.state_dict().items()}
+    base = weights if q.needs_base else {}
     with check.clause(
         "starts", "`start_iteration` 0 starts from pi, and says so by `equals_policy`", "start_iteration"
     ):
         _move(q.model)
-        q.start_iteration(policy, base, 0)  # type: ignore[arg-type]
+        q.start_iteration(policy, base, 0)
         check.that(_same(q.model, policy.model), "q's weights are not pi's")
         check.that(q.equals_policy, "equals_policy is False")
     with check.clause("equals_policy", "`equals_policy` is True only while q = pi: pi's log-probs are then the draw's"):
         for iteration in (0, 1):
             if iteration:
                 _move(policy.model)
-                q.start_iteration(policy, base, 1)  # type: ignore[arg-type]
+                q.start_iteration(policy, base, 1)
             rows = [row for group in q.draw(snippets, 2, 5) for row in group]
             read = pi_logps(policy.model, rows, q.equals_policy)
             scored = score(policy.model, [row.trajectory for row in rows])
