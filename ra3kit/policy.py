@@ -253,9 +253,16 @@ class BasePolicy(L.LightningModule):
             base_model(model).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def plan(self) -> dict[str, Any]:
-        """Parameters and memory for `fit --dry-run`."""
-        return {"parameters": parameter_counts(self.model), "memory": vars(training_memory(self.model))}
+    def plan(self, shards: int = 1) -> dict[str, Any]:
+        """Parameters, and memory of one process, for `fit --dry-run`.
+
+        Args:
+            shards: processes that share the weights.
+        """
+        memory: dict[str, Any] = vars(training_memory(self.model, shards))
+        if shards > 1:
+            memory |= {"gathered for scoring": gathered_bytes(self.model, self._trainer)}
+        return {"parameters": parameter_counts(self.model), "memory": memory}
 
 
 def score(
@@ -316,8 +323,14 @@ class TrainingMemory:
     moments: int
 
 
-def training_memory(model: torch.nn.Module) -> TrainingMemory:
-    """What training a model keeps in memory, activations aside."""
+def training_memory(model: torch.nn.Module, shards: int = 1) -> TrainingMemory:
+    """What training a model keeps in the memory of one of `shards` processes, activations aside."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    return TrainingMemory(weights, trained, 2 * trained)
+    return TrainingMemory(weights // shards, trained // shards, 2 * trained // shards)
+
+
+def gathered_bytes(model: torch.nn.Module, trainer: L.Trainer | None) -> int:
+    """Bytes of the whole copy that stands in for a sharded model (`ra3kit.sharding.gathered`)."""
+    halves = trainer is not None and trainer.precision == "bf16-mixed"
+    return sum(p.numel() * (2 if halves else p.element_size()) for p in model.parameters())

@@ -63,10 +63,17 @@ def shard_models(owner: L.LightningModule, models: Iterable[torch.nn.Module]) ->
     To be called in the owner's `configure_model`; a model that is sharded already is left as it is.
 
     Raises:
-        RecipeError: the strategy also asks for tensor parallelism, which no model here is written for.
+        RecipeError: the strategy also asks for tensor parallelism, which no model here is written for, or shards in a
+            way of its own (FSDP1, DeepSpeed), inside which rollouts and scoring cannot gather the weights.
     """
     mesh = owner.device_mesh
     if mesh is None:
+        name = type(owner.trainer.strategy).__name__
+        if name in ("FSDPStrategy", "DeepSpeedStrategy"):
+            raise RecipeError(
+                f"trainer.strategy: {name} is not supported: inside its wrapper of the module, ranks with different "
+                "rollouts would wait for each other for ever. Use FSDP2: ra3kit.sharding.FullyShardedStrategy."
+            )
         return
     if mesh["tensor_parallel"].size() > 1:
         raise RecipeError(

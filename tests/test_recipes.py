@@ -61,6 +61,7 @@ def small(recipe: Path, corpus: Path, published: dict[str, Path]) -> list[str]:
 def test_there_are_recipes() -> None:
     names = {recipe.stem for recipe in RECIPES}
     assert {"quickstart", "tiny-ntp", "tiny-ra3", "tiny-brite", "qwen2.5-1.5b-ra3", "llama-3.2-1b-ra3"} <= names
+    assert {f"llama-3.1-8b-{stage}{way}" for stage in ("ntp", "ra3") for way in ("", "-lora")} <= names
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.stem for recipe in RECIPES])
@@ -79,6 +80,30 @@ def test_recipe_header_names_its_launch_command(recipe: Path) -> None:
     assert text.startswith("# ")
     for word in ("# Hardware", f"# Launch    ra3kit fit --recipe {recipe.stem}", "# Override"):
         assert word in text, f"{recipe.name}: header line {word!r} is missing"
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if r.stem.endswith("-fsdp")], ids=lambda recipe: recipe.stem)
+def test_a_sharded_recipe_is_its_plain_one_on_more_devices(recipe: Path) -> None:
+    sharded, plain = (yaml.safe_load(path.read_text()) for path in (recipe, Path(str(recipe).replace("-fsdp", ""))))
+    assert sharded["trainer"].pop("strategy") == {"class_path": "ra3kit.sharding.FullyShardedStrategy"}
+    assert (sharded["trainer"].pop("devices"), plain["trainer"].pop("devices")) == (8, 1)
+    assert sharded == plain
+
+
+def test_a_sharded_plan_is_of_one_process(
+    corpus: Path, published: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = []
+    for name in ("qwen2.5-1.5b-ra3", "qwen2.5-1.5b-ra3-fsdp"):
+        recipe = next(r for r in RECIPES if r.stem == name)
+        assert main(["fit", "--recipe", str(recipe), "--dry-run", *small(recipe, corpus, published)]) == 0
+        shown.append({line.split("  ")[0]: line for line in map(str.strip, capsys.readouterr().out.splitlines())})
+    plain, sharded = shown
+    assert "in 8 parts; memory is that of one process" in sharded["sharded"]
+    sizes = [float(rows["q, AdamW moments"].split()[-2]) for rows in shown]
+    assert sizes[0] == pytest.approx(8 * sizes[1], rel=0.02)
+    assert "gathered for rollouts, q or pi" in sharded
+    assert "gathered for rollouts, q or pi" not in plain
 
 
 def trained(recipe: str, corpus: Path, published: dict[str, Path], folder: Path) -> dict[str, list[float]]:

@@ -25,7 +25,7 @@ from ra3kit.data.packing import StepBatch
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RecipeError
 from ra3kit.guards import findings
-from ra3kit.policy import BasePolicy, parameter_counts, training_memory
+from ra3kit.policy import BasePolicy, gathered_bytes, parameter_counts, training_memory
 from ra3kit.ranges import check_number
 from ra3kit.ranks import gather
 from ra3kit.report import notes, table_lines
@@ -338,9 +338,13 @@ class RA3Module(L.LightningModule):
             return lines
         return [*lines, "", "annotated snippets (> thought [nats it adds to its lines])", *shown]
 
-    def plan(self) -> dict[str, Any]:
-        """Parameters and memory for `fit --dry-run`: each phase clears the moments and gradients of the other's."""
-        pi, q = (training_memory(module.model) for module in (self.policy, self.posterior))
+    def plan(self, shards: int = 1) -> dict[str, Any]:
+        """Parameters, and memory of one process: each phase clears the moments and gradients of the other's.
+
+        Args:
+            shards: processes that share the weights.
+        """
+        pi, q = (training_memory(module.model, shards) for module in (self.policy, self.posterior))
         separate = self.posterior.weights == "separate"
         e_phase = {
             "pi, frozen": pi.weights,
@@ -355,6 +359,10 @@ class RA3Module(L.LightningModule):
             "pi, AdamW moments": pi.moments,
             "q, kept": q.weights if separate else 0,
         }
+        for name in self.frozen:
+            e_phase[f"{name}, a copy of pi"] = m_phase[f"{name}, a copy of pi"] = pi.weights
+        if shards > 1:
+            e_phase["gathered for rollouts, q or pi"] = gathered_bytes(self.policy.model, self._trainer)
         if self.control is not None:
             e_phase["NTP control, kept"] = pi.weights
             m_phase["NTP control"] = pi.weights + pi.gradients + pi.moments

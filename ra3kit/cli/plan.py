@@ -1,7 +1,8 @@
 """The plan of a run: everything built, the data set up, nothing trained and nothing written.
 
 A model may describe itself with `plan() -> dict`, a data module with `summary() -> dict`; both are printed as they are,
-with byte counts in words wherever a key is, or lies below, `memory` or ends in `bytes`. Three keys are read:
+with byte counts in words wherever a key is, or lies below, `memory` or ends in `bytes`. A `plan(shards)` is told how
+many processes share the weights. Three keys are read:
 
     model.plan()["memory"]               mapping what -> bytes, their sum is added to it; or mappings, as they are
     model.plan()["stores"]               how many bootstrapped stores the run writes; else its callbacks' `iterations`
@@ -10,8 +11,10 @@ with byte counts in words wherever a key is, or lies below, `memory` or ends in 
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +48,8 @@ def plan(recipe: Recipe, folder: Path) -> str:
     built.data.prepare_data()
     built.data.setup("fit")
     describe_model, describe_data = getattr(built.model, "plan", None), getattr(built.data, "summary", None)
-    own = describe_model() if callable(describe_model) else default_plan(built.model)
+    shards = sharing(wanted)
+    own = _described(describe_model, shards) if callable(describe_model) else default_plan(built.model)
     summary = describe_data() if callable(describe_data) else {}
     devices = f"{wanted.get('devices', 'auto')} x {wanted.get('accelerator', 'auto')}"
     head: dict[str, Any] = {
@@ -55,6 +59,9 @@ def plan(recipe: Recipe, folder: Path) -> str:
         "devices": devices + (note or _found(built.trainer)),
         "precision": wanted.get("precision") or built.trainer.precision,
     }
+    if shards > 1:
+        head["sharded"] = f"weights, gradients and moments in {shards} parts; memory is that of one process"
+        head["host memory"] = f"{in_words(loading_bytes(built.model) * shards)} over all hosts while the models load"
     memory = own.get("memory")
     if isinstance(memory, dict) and not any(isinstance(size, dict) for size in memory.values()):
         total = sum(size for size in memory.values() if isinstance(size, int | float))
@@ -62,6 +69,28 @@ def plan(recipe: Recipe, folder: Path) -> str:
     sections = {"model": own, "data": summary, "disk": disk(built, own, summary)}
     parts = [table(head), *(f"{title}\n{table(section, 2)}" for title, section in sections.items() if section)]
     return "\n\n".join([*parts, f"Nothing was trained. Train it: {_command(recipe)}"])
+
+
+def sharing(trainer: Mapping[str, Any]) -> int:
+    """How many processes share the weights, by the trainer's settings; 1 where it isn't a number yet ("auto").
+
+    >>> sharing({"devices": 8, "num_nodes": 2, "strategy": {"class_path": "ra3kit.sharding.FullyShardedStrategy"}})
+    16
+    """
+    strategy = trainer.get("strategy")
+    path = str(strategy.get("class_path")) if isinstance(strategy, dict) else ""
+    devices, nodes = trainer.get("devices"), trainer.get("num_nodes") or 1
+    is_sharded = path.rpartition(".")[2] in ("FullyShardedStrategy", "ModelParallelStrategy")
+    return devices * nodes if is_sharded and isinstance(devices, int) and devices > 0 else 1
+
+
+def _described(plan: Callable[..., dict[str, Any]], shards: int) -> dict[str, Any]:
+    return plan(shards) if "shards" in inspect.signature(plan).parameters else plan()
+
+
+def loading_bytes(model: L.LightningModule) -> int:
+    """Main memory of one process before its weights are sharded."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def _found(trainer: L.Trainer) -> str:
