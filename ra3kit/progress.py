@@ -19,7 +19,12 @@ def track(total: int, what: str) -> Iterator[Callable[[], None]]:
     >>> with track(2, "counting") as advance:
     ...     advance(); advance()
     counting: 2/2, ...
+
+    Nothing is shown where there is nothing to do.
     """
+    if not total:
+        yield lambda: None
+        return
     if sys.stdout.isatty():
         with tqdm(total=total, desc=what, leave=True, file=sys.stdout) as bar:
             yield lambda: bar.update(1) and None

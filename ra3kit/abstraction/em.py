@@ -298,7 +298,7 @@ class RA3Module(L.LightningModule):
             for logger in self.trainer.loggers:
                 logger.log_metrics(logs, step=0)
         else:
-            self.log_dict(logs)
+            self.log_dict(logs, sync_dist=True)  # the same on every rank already; says so to Lightning
 
     # ---- state, planning ------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -178,6 +179,14 @@ def test_shards_are_not_read_as_if_they_were_weights(mesh: Any) -> None:
         got = engine.generate([[1, 2]], max_new_tokens=2, temperature=0.0)
     plain = Engine(tiny_model(seed=1), tiny_tokenizer(), slots=1, capacity=64)
     assert got[0][0].ids == plain.generate([[1, 2]], max_new_tokens=2, temperature=0.0)[0][0].ids
+
+
+@pytest.mark.parametrize("name", ["FSDPStrategy", "DeepSpeedStrategy"])
+def test_strategies_that_wrap_the_whole_module_are_refused(name: str) -> None:
+    module = policy()
+    module._trainer = SimpleNamespace(strategy=type(name, (), {})())  # type: ignore[assignment]
+    with pytest.raises(RecipeError, match=rf"{name} is not supported.*FullyShardedStrategy"):
+        module.configure_model()
 
 
 def test_tensor_parallelism_is_refused() -> None:
