@@ -68,7 +68,7 @@ def shard_models(owner: L.LightningModule, models: Iterable[torch.nn.Module]) ->
     """
     mesh = owner.device_mesh
     if mesh is None:
-        name = type(owner.trainer.strategy).__name__
+        name = "" if owner._trainer is None else type(owner._trainer.strategy).__name__
         if name in ("FSDPStrategy", "DeepSpeedStrategy"):
             raise RecipeError(
                 f"trainer.strategy: {name} is not supported: inside its wrapper of the module, ranks with different "

@@ -189,6 +189,12 @@ def test_strategies_that_wrap_the_whole_module_are_refused(name: str) -> None:
         module.configure_model()
 
 
+def test_a_module_without_a_trainer_stays_whole() -> None:
+    module = policy()
+    module.configure_model()
+    assert not is_sharded(module.model)
+
+
 def test_tensor_parallelism_is_refused() -> None:
     class Wide:
         def size(self) -> int:
