@@ -109,6 +109,16 @@ class Fails(L.Callback):
         raise OSError("no space left")
 
 
+class StopsEarly(L.Callback):
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        trainer.should_stop = True
+
+
+class AddsWeights(L.Callback):
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        pl_module.probe = torch.nn.Linear(1, 1)
+
+
 class Counts(L.Callback):
     """Counts batches; sound where it saves the count."""
 
@@ -140,6 +150,8 @@ class Touches(L.Callback):
 BROKEN_CALLBACKS = [
     pytest.param(NoCallback, "base"),
     pytest.param(Fails, "runs"),
+    pytest.param(StopsEarly, "runs"),
+    pytest.param(AddsWeights, "watches"),
     pytest.param(SavesOnly, "state"),
     pytest.param(Touches, "watches"),
 ]

@@ -194,23 +194,55 @@ class NoModule:
     pass
 
 
-class WithThoughts(TrajectoryDataModule):
+class Empty(TrajectoryDataModule):
+    def setup(self, stage: str | None = None) -> None:
+        pass
+
+
+class Rereads(TrajectoryDataModule):
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
+        self.train = list(self.train)
+
+
+class Damaged(TrajectoryDataModule):
+    """Its snippets are changed, once, as they are read."""
+
+    def setup(self, stage: str | None = None) -> None:
+        fresh = self.report is None
+        super().setup(stage)
+        if fresh:
+            self.damage()
+
+    def damage(self) -> None:
+        raise NotImplementedError
+
+
+class WithThoughts(Damaged):
+    def damage(self) -> None:
         self.train = [t.weave({0: [300, 301, 302]}) for t in self.train]
 
 
-class SameNames(TrajectoryDataModule):
-    def setup(self, stage: str | None = None) -> None:
-        super().setup(stage)
+class SameNames(Damaged):
+    def damage(self) -> None:
         self.train = [replace(t, snippet_id="snippet") for t in self.train]
 
 
-class TrainsOnAll(TrajectoryDataModule):
+class TrainsOnAll(Damaged):
+    def damage(self) -> None:
+        self.train = self.train + [replace(t, snippet_id=f"{t.snippet_id}0") for t in self.val]
+
+
+class ForgetsFiles(TrajectoryDataModule):
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
-        twice = [replace(t, snippet_id=f"{t.snippet_id}0") for t in self.val]
-        self.train = [t for t in self.train if t not in twice] + twice
+        self.val_files = []
+
+
+class Unpacked(TrajectoryDataModule):
+    def train_dataloader(self) -> Any:
+        loader = super().train_dataloader()
+        return list(loader) if self.phase == "e" else [batch.micro for batch in loader]
 
 
 class HashOfTheClock(TrajectoryDataModule):
@@ -267,10 +299,14 @@ class ValidatesOnTraining(TrajectoryDataModule):
 
 BROKEN_MODULES = [
     pytest.param(NoModule, "base"),
+    pytest.param(Empty, "setup"),
+    pytest.param(Rereads, "setup"),
     pytest.param(WithThoughts, "snippets"),
     pytest.param(SameNames, "names"),
     pytest.param(TrainsOnAll, "held_out"),
+    pytest.param(ForgetsFiles, "held_out"),
     pytest.param(HashOfTheClock, "hash"),
+    pytest.param(Unpacked, "phases"),
     pytest.param(WrongCount, "phases"),
     pytest.param(OwnOrder, "phases"),
     pytest.param(DropsOne, "one_pass"),

@@ -55,6 +55,12 @@ class NoReward(Base):
         return {name: value for name, value in metrics.items() if name != "reward"}, groups
 
 
+class NotANumber(Base):
+    def update(self, *args: Any) -> Any:
+        metrics, groups = super().update(*args)
+        return {**metrics, "thought_rate": float("nan")}, groups
+
+
 class TrainsPi(Base):
     def update(self, posterior: Any, prior: Any, pi: Any, *args: Any) -> Any:
         result = super().update(posterior, prior, pi, *args)
@@ -118,6 +124,7 @@ BROKEN_LEARNERS = [
     pytest.param(TakesAnyScale, "scale"),
     pytest.param(OneRolloutShort, "updates"),
     pytest.param(NoReward, "metrics"),
+    pytest.param(NotANumber, "metrics"),
     pytest.param(TrainsPi, "pi"),
     pytest.param(NeverSteps, "q"),
     pytest.param(StillEqual, "q"),
@@ -158,6 +165,17 @@ def policy(kind: type[BasePolicy]) -> BasePolicy:
 class UnnormalisedScore(BasePolicy):
     def score(self, trajectories: Any, tokens_per_forward: int = 4096) -> Any:
         return [logp + 10 for logp in super().score(trajectories, tokens_per_forward)]
+
+
+class ScoresTheStart(BasePolicy):
+    def score(self, trajectories: Any, tokens_per_forward: int = 4096) -> Any:
+        return [np.concatenate([[0.0], logp]) for logp in super().score(trajectories, tokens_per_forward)]
+
+
+class Miscounts(BasePolicy):
+    def row_loss(self, row: Any) -> RowLoss:
+        loss = super().row_loss(row)
+        return RowLoss(loss.code, loss.thought, loss.code_tokens + 1, loss.thought_tokens)
 
 
 class ScoreOfTheBatch(BasePolicy):
@@ -207,6 +225,8 @@ class SavesFresh(BasePolicy):
 
 BROKEN_POLICIES = [
     pytest.param(UnnormalisedScore, "scores"),
+    pytest.param(ScoresTheStart, "scores"),
+    pytest.param(Miscounts, "loss"),
     pytest.param(ScoreOfTheBatch, "alone"),
     pytest.param(MeanLoss, "loss"),
     pytest.param(ThoughtsAreCode, "loss"),

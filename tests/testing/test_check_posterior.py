@@ -11,6 +11,7 @@ import torch
 from clauses import assert_all_shown, assert_breaks
 
 from ra3kit.abstraction.posterior import CausalPosterior, HindsightPosterior, LatentPosterior, ResampledPosterior
+from ra3kit.latents import ThoughtRules
 from ra3kit.rollout import Rollout
 from ra3kit.testing import check_posterior
 
@@ -75,6 +76,45 @@ class LongThoughts(Edited):
 class ForgetsDecisions(Edited):
     def change(self, row: Rollout) -> Rollout:
         return replace(row, decided=np.zeros_like(row.decided))
+
+
+class PositiveLogQ(Edited):
+    def change(self, row: Rollout) -> Rollout:
+        return replace(row, log_q=-row.log_q)
+
+
+class LogQOfUndecided(Edited):
+    def change(self, row: Rollout) -> Rollout:
+        return replace(row, log_q=np.where(row.decided, row.log_q, -1.0))
+
+
+class ThoughtsUndecided(Edited):
+    def change(self, row: Rollout) -> Rollout:
+        decided = row.decided & ~row.trajectory.has_thought()
+        return replace(row, decided=decided, log_q=np.where(decided, row.log_q, 0.0))
+
+
+class DecidesEverywhere(Edited):
+    def change(self, row: Rollout) -> Rollout:
+        return replace(row, decided=np.ones_like(row.decided))
+
+
+class Renumbered(Edited):
+    def change(self, row: Rollout) -> Rollout:
+        return replace(row, rollout=row.rollout + 1)
+
+
+class IgnoresWhere(CausalPosterior):
+    def __init__(self) -> None:
+        super().__init__(where="first_line")
+
+    def draw(self, trajectories: Any, k: int, seed: int, on_done: Any = None) -> Any:
+        return self.engine.rollout(trajectories, k, seed, ThoughtRules(8, "always", "every_line"), 0, on_done)
+
+
+class OtherRow(CausalPosterior):
+    def views(self, rollout: Rollout, row: int) -> Any:
+        return super().views(rollout, 0)
 
 
 class CountsDraws(CausalPosterior):
@@ -175,9 +215,16 @@ BROKEN = [
     pytest.param(WithoutInit, "base"),
     pytest.param(SharesInSecret, "weights"),
     pytest.param(OneTooMany, "rollouts"),
+    pytest.param(Renumbered, "rollouts"),
     pytest.param(RewritesCode, "code"),
+    pytest.param(IgnoresWhere, "rules"),
     pytest.param(LongThoughts, "rules"),
     pytest.param(ForgetsDecisions, "log_q"),
+    pytest.param(PositiveLogQ, "log_q"),
+    pytest.param(LogQOfUndecided, "log_q"),
+    pytest.param(ThoughtsUndecided, "log_q"),
+    pytest.param(DecidesEverywhere, "log_q"),
+    pytest.param(OtherRow, "views"),
     pytest.param(CountsDraws, "repeatable"),
     pytest.param(SeedOfTheBatch, "repeatable"),
     pytest.param(DeafToSeed, "seeded"),

@@ -32,6 +32,16 @@ class EmptyFirst(PythonLines):
         return [Action("", False), *super().segment(text)] if text else []
 
 
+class OnesAndZeros(PythonLines):
+    def segment(self, text: str) -> list[Action]:
+        return [Action(action.text, int(action.may_think)) for action in super().segment(text)]  # type: ignore[arg-type]
+
+
+class Lazy(PythonLines):
+    def segment(self, text: str) -> Any:
+        return tuple(super().segment(text))
+
+
 class UniversalNewlines(PythonLines):
     def segment(self, text: str) -> list[Action]:
         return super().segment(text.replace("\r\n", "\n"))
@@ -70,6 +80,8 @@ BROKEN = [
     pytest.param(Parses, "total"),
     pytest.param(Pairs, "actions"),
     pytest.param(EmptyFirst, "actions"),
+    pytest.param(OnesAndZeros, "actions"),
+    pytest.param(Lazy, "actions"),
     pytest.param(UniversalNewlines, "lossless"),
     pytest.param(NeverNothing, "empty"),
     pytest.param(Forgetful, "pure"),

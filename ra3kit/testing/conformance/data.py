@@ -104,10 +104,14 @@ def check_data_module(data: TrajectoryDataModule) -> Report:
     with check.clause("base", "it is a TrajectoryDataModule"):
         check.that(isinstance(data, TrajectoryDataModule), type(data).__mro__)
     made, twin = copy.deepcopy(data), copy.deepcopy(data)
-    made.setup()
-    twin.setup()
+    with check.clause("setup", "`setup` reads the data, and does nothing the second time", "setup"):
+        for module in (made, twin):
+            module.setup()
+            check.that(len(module.train) > 0, "no training snippet")
+        first = twin.train
+        twin.setup()
+        check.that(twin.train is first, "it made the training snippets anew")
     with check.clause("snippets", "`train` and `val` are expert snippets: tiled by their lines, without thoughts"):
-        check.that(len(made.train) > 0, "no training snippet")
         for trajectory in (*made.train, *made.val):
             check.that(isinstance(trajectory, Trajectory), type(trajectory).__name__)
             trajectory.check()
