@@ -1,6 +1,6 @@
 """The rollout engine against plain transformers and against the floor, on real Python lines.
 
-    python benchmarks/rollout.py [--quick] [--device cpu|cuda] [--lines 20 40] [--think 0.1 0.4 1.0]
+    python benchmarks/rollout.py [--quick] [--device cpu|cuda] [--config NAME] [--lines 20 40] [--think 0.1 0.4 1.0]
 
 - naive: `ra3kit.testing.naive`: rows in lock step, `generate` with its own cache for each latent, one scoring forward
   for each line. The same snippets as the engine's, the same batch width, and the same thoughts, token for token, but
@@ -10,7 +10,8 @@
 - engine (q = pi): rewards are read off the sampling pass. engine + pi: a separate frozen pi scores what q sampled.
 
 One thread on the CPU, CPU seconds of the process, medians of interleaved repeats; on CUDA wall seconds.
-The model is a small Qwen2 at random weights whose head is biased so that it thinks as often as asked.
+The model is a Qwen2 at random weights whose head is biased so that it thinks as often as asked: a small one in float32
+on the CPU, the architecture of Qwen2.5-1.5B in bfloat16 on CUDA. MFU as in `models.py`, where the peak is known.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 from common import Report, Seconds, default_out, interleaved, peak_memory
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from models import COMMON, CONFIGS, forward_flops, peak_flops
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ra3kit.data.snippets import Corpus
 from ra3kit.data.tokenizer import TrainedTokenizer
@@ -39,22 +41,18 @@ from ra3kit.testing.models import tiny_model
 from ra3kit.testing.naive import naive_rollout
 from ra3kit.testing.thinking import set_thinking, thought_lengths
 
-MODEL: dict[str, Any] = {
-    "hidden_size": 128,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 256,
-    "max_position_embeddings": 4096,
-    "scale": 2.0,
-}
 MAX_THOUGHT, MEAN_THOUGHT = 8, 5.0
+SCALE = 2.0
+"""Factor on the random matrices: distributions are far from uniform, so that mistakes would show."""
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small version in under a minute; writes no file")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--config", choices=list(CONFIGS), help="of the model; default engine, on cuda qwen2.5-1.5b")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default float32, on cuda bfloat16")
+    parser.add_argument("--peak-tflops", type=float, help="of the device, for MFU; known for common cards")
     parser.add_argument("--lines", type=int, nargs="+", default=[20, 40])
     parser.add_argument("--think", type=float, nargs="+", default=[0.1, 0.4, 1.0], help="share of lines, in (0, 1]")
     parser.add_argument("--slots", type=int, default=32, help="batch width of engine and naive")
@@ -66,6 +64,9 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.lines, options.think, options.snippets, options.repeats = [10], [0.4], 4, 2
+    on_cuda = options.device == "cuda"
+    options.config = options.config or ("qwen2.5-1.5b" if on_cuda else "engine")
+    options.dtype = options.dtype or ("bfloat16" if on_cuda else "float32")
     options.out = options.out or default_out("rollout", options.quick)
     return options
 
@@ -88,10 +89,12 @@ class Bench:
     def model(self, think: float) -> tuple[PreTrainedModel, ThoughtRules]:
         """A model for the engine that thinks at this share of the lines, and its rules."""
         rules = ThoughtRules(MAX_THOUGHT, "always" if think == 1 else "free")
-        model = tiny_model(len(self.tokenizer), seed=self.options.seed, **MODEL)
+        settings: Any = {**COMMON, **CONFIGS[self.options.config]}
+        model = tiny_model(seed=self.options.seed, scale=SCALE, **settings).requires_grad_(False)
+        where: Any = (self.device, getattr(torch, self.options.dtype))
+        model = model.to(*where)
         set_thinking(model, self.tokenizer, self.cut(20), think, MEAN_THOUGHT, rules)
-        device: Any = self.device
-        return model.requires_grad_(False).to(device), rules
+        return model, rules
 
     def engine(self, model: PreTrainedModel, slots: int | None = None, padded: bool | None = None) -> Engine:
         return Engine(model, self.tokenizer, slots or self.options.slots, capacity=4096, padded_chunks=padded)
@@ -145,6 +148,12 @@ class Bench:
         figures[f"naive_trajectories_per_s_{condition}"] = len(rows) / naive_s
         figures[f"floor_trajectories_per_s_{condition}"] = len(rows) / floor_s
         figures[f"engine_wall_s_{condition}"] = timed["engine"].wall
+        sizes = [len(t.ids) for t in trajectories]
+        peak_rate = peak_flops(torch.cuda.get_device_name() if self.device == "cuda" else "", self.options.peak_tflops)
+        for name in ("engine", "floor"):
+            figures[f"{name}_tokens_per_s_{condition}"] = sum(sizes) / self.seconds(timed[name])
+            if peak_rate is not None:
+                figures[f"{name}_mfu_{condition}"] = forward_flops(model, sizes) / timed[name].wall / peak_rate
         for name, mib in peak.items():
             figures[f"{name}_peak_mib_{condition}"] = mib
         figures[f"same_tokens_as_naive_{condition}"] = share_of_same_tokens(pairs)
@@ -184,7 +193,10 @@ class Bench:
         In bfloat16 the sums of a padded attention batch come out otherwise, and so do some draws.
         """
         snippets = self.cut(min(self.options.lines))
-        for name, weights in {"float32": model, "bfloat16": copy.deepcopy(model).bfloat16()}.items():
+        for name, weights in {
+            "float32": copy.deepcopy(model).float(),
+            "bfloat16": copy.deepcopy(model).bfloat16(),
+        }.items():
             wide = self.roll(self.engine(weights), snippets, rules, k=4)
             others = {f"{slots}_vs_{self.options.slots}slots": self.engine(weights, slots) for slots in (1, 7)}
             others["padded_vs_row_attention"] = self.engine(weights, padded=self.device == "cpu")
@@ -219,12 +231,13 @@ def first_lines(trajectory: Trajectory, lines: int) -> Trajectory:
 
 def with_sdpa(model: PreTrainedModel) -> PreTrainedModel:
     """The same weights under Hugging Face's own attention and cache."""
-    settings = {**MODEL, "use_cache": True}
-    reference = tiny_model(model.config.vocab_size, implementation="sdpa", **settings)
-    reference.get_output_embeddings().bias = torch.nn.Parameter(torch.zeros(model.config.vocab_size))
+    config = copy.deepcopy(model.config)
+    config.use_cache = True
+    reference = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=model.dtype)
+    reference.get_output_embeddings().bias = torch.nn.Parameter(torch.zeros(config.vocab_size, dtype=model.dtype))
     reference.load_state_dict(model.state_dict())
     device: Any = model.device
-    return reference.requires_grad_(False).to(device)
+    return reference.requires_grad_(False).eval().to(device)
 
 
 def share_of_same_tokens(pairs: Sequence[tuple[Rollout, Rollout]]) -> float:

@@ -75,7 +75,9 @@ class Optimization:
             {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr, betas=self.betas)
+        # one pass over the weights where they are on a GPU; the default there keeps a copy of them meanwhile
+        fused = all(p.is_cuda for p in trainable) or None
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr, betas=self.betas, fused=fused)
 
     def lr_at(self, step: int, total: int) -> float:
         """Learning rate of step `step` (0-based) of a phase of `total` steps.

@@ -39,7 +39,7 @@ def set_thinking(
     grammar = LatentGrammar.of(tokenizer, model.config.vocab_size)
     head = model.get_output_embeddings()
     bias = torch.zeros(model.config.vocab_size)
-    head.bias = torch.nn.Parameter(bias)
+    head.bias = torch.nn.Parameter(bias.to(head.weight, copy=True))
     capacity = model.config.max_position_embeddings
     hazard = _hazard(length, rules.max_length)
     best, measured, kept = np.inf, (0.0, 0.0), bias.clone()
