@@ -29,7 +29,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -42,18 +42,18 @@ import datasets
 import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
 from common import Report, default_out, peak_memory, synchronize, versions
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from models import COMMON, CONFIGS, forward_flops, peak_flops
+from steps import PackedSteps, Padded, PaddedSteps, trained_tokens
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from ra3kit.data.packing import StepBatch, pack, step_batch
+from ra3kit.data.packing import StepBatch, pack
 from ra3kit.data.snippets import Corpus
 from ra3kit.data.tokenizer import TrainedTokenizer
 from ra3kit.data.trajectory import Trajectory
-from ra3kit.optimize import Optimization
+from ra3kit.optimize import Optimization, clip_gradients
 from ra3kit.policy import BasePolicy
 
 ARMS = ["ours", "ours_unpacked", "hf_padded", "trl_padded", "trl_unpacked", "trl_packed", "trl_wrapped"]
@@ -78,6 +78,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--attention", default="sdpa", help="of the Hugging Face models: sdpa, flash_attention_2")
     parser.add_argument("--peak-tflops", type=float, help="of the device, for MFU; known for common cards")
+    parser.add_argument("--profile", action="store_true", help="only say what a step of ours spends its CPU time on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="results file; default benchmarks/results/mstep.json")
     options = parser.parse_args()
@@ -155,7 +156,9 @@ class Bench:
             if arm.startswith("trl"):
                 return self._trl(arm, [t for group in groups for t in group], folder)
             if arm == "hf_padded":
-                return self._lightning(Padded(self.hf_model()), PaddedSteps(groups, self.options.padded_rows), folder)
+                return self._lightning(
+                    Padded(self.hf_model(), ADAMW), PaddedSteps(groups, self.options.padded_rows), folder
+                )
             tokens = 1 if arm == "ours_unpacked" else self.options.tokens_per_forward
             return self._lightning(self.policy(), PackedSteps(groups, tokens), folder)
 
@@ -254,59 +257,6 @@ class Bench:
             return float(policy.row_loss(row.to(self.device)).code) / row.trained_tokens
 
 
-class PackedSteps:
-    """What the kit's data module gives: one `StepBatch` an optimizer step, packed as it is asked for."""
-
-    def __init__(self, groups: Sequence[Sequence[Trajectory]], tokens_per_forward: int):
-        self.groups, self.tokens_per_forward = groups, tokens_per_forward
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __iter__(self) -> Iterator[StepBatch]:
-        return (step_batch(group, self.tokens_per_forward) for group in self.groups)
-
-
-class PaddedSteps:
-    """Padded batches of `rows` snippets, right-padded to the longest of each; several make one optimizer step."""
-
-    def __init__(self, groups: Sequence[Sequence[Trajectory]], rows: int):
-        self.groups, self.rows = groups, rows
-        self.forwards = len(groups[0]) // rows
-
-    def __len__(self) -> int:
-        return len(self.groups) * self.forwards
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for group in self.groups:
-            tokens = trained_tokens(group)
-            for at in range(0, len(group), self.rows):
-                ids = [torch.from_numpy(t.ids.astype(np.int64)) for t in group[at : at + self.rows]]
-                longest = max(map(len, ids))
-                yield {
-                    "input_ids": torch.stack([F.pad(x, (0, longest - len(x))) for x in ids]),
-                    "attention_mask": torch.stack([F.pad(torch.ones_like(x), (0, longest - len(x))) for x in ids]),
-                    "labels": torch.stack([F.pad(x, (0, longest - len(x)), value=-100) for x in ids]),
-                    "num_items_in_batch": tokens / self.forwards,  # Lightning divides by the forwards of a step
-                }
-
-
-class Padded(L.LightningModule):
-    """The padded baseline: automatic optimisation, the model's own loss."""
-
-    def __init__(self, model: PreTrainedModel):
-        super().__init__()
-        self.model = model
-
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
-        loss = self.model(**batch).loss
-        self.log("loss", loss, on_step=True)
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return ADAMW.optimizer(self.parameters())
-
-
 class LightningClock(Callback):
     """Notes time and loss of every optimizer step."""
 
@@ -332,11 +282,6 @@ def trl_clock(run: Run) -> Any:
             run.tick()
 
     return Clock()
-
-
-def trained_tokens(group: Sequence[Trajectory]) -> int:
-    """All but the first of each snippet."""
-    return sum(len(t.ids) - 1 for t in group)
 
 
 def peak_of(call: Callable[[], Any], device: str) -> float:
@@ -388,6 +333,31 @@ def measure(bench: Bench, report: Report, condition: str, step: Callable[[str], 
     for ours, theirs in PAIRS:
         if ours in seconds and theirs in seconds:
             ratios[f"{ours}_vs_{theirs}_{condition}"] = seconds[theirs] / seconds[ours]
+
+
+def profile(bench: Bench) -> str:
+    """Shares of the CPU time of one step of ours: matrix products, attention, and the costliest of the rest."""
+    policy = bench.policy()
+    optimizer = policy.configure_optimizers()
+
+    def step(batch: StepBatch) -> None:
+        optimizer.zero_grad()
+        for row in batch.micro:
+            (policy.row_loss(row).code / batch.world_trained_tokens).backward()
+        clip_gradients(optimizer, ADAMW.clip)
+        optimizer.step()
+
+    first, second, *_ = PackedSteps(bench.groups(), bench.options.tokens_per_forward)
+    step(first)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as watched:
+        step(second)
+    times: dict[str, float] = {}
+    for event in watched.key_averages():
+        name = event.key.removeprefix("aten::").rstrip("_")
+        kind = "attention" if "attention" in name else "matrix products" if name in ("mm", "addmm", "bmm") else name
+        times[kind] = times.get(kind, 0.0) + event.self_cpu_time_total
+    shares = sorted(times.items(), key=lambda item: -item[1])[:8]
+    return "\n".join(f"{share / sum(times.values()):6.1%}  {name}" for name, share in shares)
 
 
 PAIRS = [
@@ -445,7 +415,12 @@ def main() -> None:
         for model in options.models:
             corpus = Path(data).parent.name if "*" in data else data.replace(":", "_")
             step(f"{model} on {data}")
+            if options.profile:
+                print(profile(Bench(options, model, data)))
+                continue
             measure(Bench(options, model, data), report, f"{model}_{corpus}", step)
+    if options.profile:
+        return
     report.figures["whole_run_s"] = time.perf_counter() - began
     report.finish(options.out)
 
