@@ -43,7 +43,7 @@ def check_number(
     is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if (
         is_number
-        and math.isfinite(value)
+        and (isinstance(value, Integral) or math.isfinite(value))  # not every whole number has a float
         and (least is None or value >= least)
         and (above is None or value > above)
         and (most is None or value <= most)

@@ -196,10 +196,12 @@ class TemporalPrior(LatentPrior):
                 f"prior.num_latents = {num_latents} and prior.log_num_latents = {log_num_latents}: give exactly one of "
                 "them."
             )
+        given = f"prior.log_num_latents = {log_num_latents}"
         if num_latents is not None:
+            given = f"prior.num_latents = {num_latents}"
             log_num_latents = math.log(num_latents) if num_latents >= 1 else -math.inf
         self.alpha = float(alpha)
-        self.log_num_latents = _checked_log_size(log_num_latents)
+        self.log_num_latents = _checked_log_size(log_num_latents, given)
         self.forbids_thinking = self.alpha == 1.0
         # nats: log alpha' of <act>, and log((1 - alpha) / |Z|) of any one thought (-inf when alpha = 1)
         log_leave = -math.inf if self.forbids_thinking else math.log1p(-self.alpha)
@@ -349,11 +351,12 @@ def log_num_strings(vocab_size: int, max_tokens: int) -> float:
     return max_tokens * log_v + math.log1p(-math.exp(-max_tokens * log_v)) - math.log1p(-1.0 / vocab_size)
 
 
-def _checked_log_size(log_num_latents: float | None) -> float:
-    """log|Z| as a float, at least log 2."""
+def _checked_log_size(log_num_latents: float | None, given: str | None = None) -> float:
+    """log|Z| as a float, at least log 2; `given` is what the message calls it."""
     if log_num_latents is None or not math.log(2.0) - 1e-12 <= log_num_latents < math.inf:
         raise RecipeError(
-            f"log|Z| = {log_num_latents} nats: allowed is log 2 = 0.693 or more, finite (|Z| >= 2 latents)."
+            f"{given or f'log|Z| = {log_num_latents} nats'}: allowed is log|Z| = log 2 = 0.693 or more, finite "
+            "(|Z| >= 2 latents)."
         )
     return max(float(log_num_latents), math.log(2.0))
 
