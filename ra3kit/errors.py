@@ -50,5 +50,5 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     >>> nearest("zzz", ["prior"])
     ''
     """
-    match = difflib.get_close_matches(name, list(allowed), n=1)
+    match = difflib.get_close_matches(str(name), list(map(str, allowed)), n=1)  # YAML keys may be numbers
     return f" Did you mean {match[0]!r}?" if match else ""

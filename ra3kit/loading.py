@@ -18,16 +18,17 @@ from ra3kit.hub import hub_advice
 from ra3kit.ranges import check_number
 from ra3kit.rollout import attention
 
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "max_position_embeddings",
-)
+SIZES = {
+    "vocab_size": 10_000_000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 1_000_000,
+    "num_hidden_layers": 10_000,
+    "num_attention_heads": 10_000,
+    "num_key_value_heads": 10_000,
+    "head_dim": 100_000,
+    "max_position_embeddings": 1_000_000_000,
+}
+"""Sizes in a config, with a limit far above any model's: transformers builds a list of layers, however long."""
 
 
 def load_model(name: str, dtype: str, attention_name: str | None = attention.NAME) -> PreTrainedModel:
@@ -105,7 +106,7 @@ _OLD_NAMES = ("head_dim", "partial_rotary_factor", "rope_scaling", "rope_theta",
 def _check_config(settings: dict[str, Any]) -> None:
     """Refuse what transformers would take in silence: keys it does not know, sizes that fail in the first forward."""
     kind = settings["model_type"]
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         close = nearest(str(kind), CONFIG_MAPPING)
         raise ModelError(
             f"config.model_type={kind!r}: transformers knows none of this name.{close} Try qwen2 or llama."
@@ -118,9 +119,9 @@ def _check_config(settings: dict[str, Any]) -> None:
             raise ModelError(f"config.{key}: a {kind} model has no such setting.{close}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ModelError(f"config.{key}={value}: must be finite.")
-    for key in SIZES:
+    for key, most in SIZES.items():
         if settings.get(key) is not None:
-            check_number(f"config.{key}", settings[key], least=1, whole=True, error=ModelError)
+            check_number(f"config.{key}", settings[key], least=1, most=most, whole=True, error=ModelError)
     heads, groups, width = (settings.get(k) for k in ("num_attention_heads", "num_key_value_heads", "hidden_size"))
     if heads and groups and heads % groups:
         raise ModelError(f"config.num_attention_heads={heads} must be a multiple of num_key_value_heads={groups}.")

@@ -220,11 +220,11 @@ def _check_value(value: Any, hint: Any, key: str, touched: Sequence[str]) -> Non
         partial = any("Callable" in str(member) for member in members(hint))
         if wanted and not partial and not _takes_mappings(hint) and not _makes(target, tuple(wanted)):
             raise RecipeError(f"{key}.class_path={value['class_path']}: {key} must be a {spell(hint)}, this is none.")
-        _check_arguments(_arguments_of(value), target, key, touched, partial=partial)
+        _check_arguments(_arguments_of(value, key), target, key, touched, partial=partial)
     elif isinstance(value, dict) and len(wanted) == 1 and not _takes_mappings(hint):
         if inspect.isabstract(wanted[0]):
             raise RecipeError(f"{key} needs a class_path: {wanted[0].__name__} is abstract.")
-        _check_arguments(_arguments_of(value), wanted[0], key, touched)
+        _check_arguments(_arguments_of(value, key), wanted[0], key, touched)
     elif _holds_components(value):
         inner = _item_hint(hint) if isinstance(value, list) else UNKNOWN
         for name, item in value.items() if isinstance(value, dict) else enumerate(value):
@@ -260,7 +260,10 @@ def _item_hint(hint: Any) -> Any:
     return typing.get_args(lists[0])[0] if len(lists) == 1 and typing.get_args(lists[0]) else UNKNOWN
 
 
-def _arguments_of(component: dict[str, Any]) -> dict[str, Any]:
+def _arguments_of(component: dict[str, Any], key: str) -> dict[str, Any]:
+    for name in ("init_args", "dict_kwargs"):
+        if not isinstance(component.get(name) or {}, dict):
+            raise RecipeError(f"{key}.{name}={component[name]!r}: a mapping of arguments is needed.")
     siblings = {name: value for name, value in component.items() if name not in COMPONENT_KEYS}
     return siblings | (component.get("init_args") or {}) | (component.get("dict_kwargs") or {})
 

@@ -18,7 +18,7 @@ import tokenizers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ra3kit.errors import TokenizerError, nearest
+from ra3kit.errors import DataError, TokenizerError, nearest
 from ra3kit.hub import hub_advice
 from ra3kit.ranges import check_number
 
@@ -244,11 +244,14 @@ def _training_texts(corpus: str, max_bytes: int) -> list[str]:
     from ra3kit.data.corpora import read_files
 
     texts, size = [], 0
-    for file in read_files(corpus):
-        texts.append(file.text)
-        size += len(file.text.encode())
-        if size >= max_bytes:
-            break
+    try:
+        for file in read_files(corpus):
+            texts.append(file.text)
+            size += len(file.text.encode())
+            if size >= max_bytes:
+                break
+    except DataError as error:
+        raise TokenizerError(f"corpus={corpus!r}, to train a tokenizer on: {error}") from error
     if not texts:
         raise TokenizerError(f"corpus={corpus!r} holds no readable text to train a tokenizer on.")
     return texts
