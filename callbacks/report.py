@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from safetensors import SafetensorError
 
 from ra3kit.abstraction.em import RA3Module
 from ra3kit.errors import RunError
@@ -56,10 +58,24 @@ class RunReport(Callback):
         write_json(folder / "results.json", results)
 
     def _save(self, trainer: L.Trainer, folder: Path, models: dict[str, BasePolicy | None]) -> None:
-        """Written by the first rank; sharded weights come from all of them."""
+        """Written by the first rank, whole or not at all; sharded weights come from all of them.
+
+        Raises:
+            RunError: no room, or no permission.
+        """
         for name, policy in models.items() if self.save_models else ():
             if policy is not None and (trainer.is_global_zero or is_sharded(policy.model)):
-                policy.save(folder / name)
+                part = folder / f"{name}.part"
+                try:
+                    policy.save(part)
+                    if trainer.is_global_zero:
+                        part.rename(folder / name)
+                except (OSError, SafetensorError) as error:
+                    shutil.rmtree(part, ignore_errors=True)
+                    raise RunError(
+                        f"the trained model could not be written to {folder / name}: {error}. Checkpoints are as they "
+                        "were; make room, or let the folder be written to, and resume from the last one."
+                    ) from error
 
 
 def ra3_results(trainer: L.Trainer, module: RA3Module) -> dict[str, Any]:

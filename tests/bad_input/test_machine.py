@@ -130,17 +130,21 @@ def small_files() -> Any:
     signal.signal(signal.SIGXFSZ, ignored)
 
 
-def test_no_room_for_the_model_names_the_run_and_loses_nothing(
-    desk: Path, capsys: pytest.CaptureFixture[str], small_files: None
+@pytest.mark.parametrize("checkpoints", [True, False], ids=["a checkpoint", "the trained model"])
+def test_no_room_for_weights_names_the_run_and_loses_nothing(
+    desk: Path, capsys: pytest.CaptureFixture[str], small_files: None, checkpoints: bool
 ) -> None:
-    assert main(["fit", "--recipe", "ra3.yaml", "run.dir=out", "trainer.callbacks.0.warmup_steps=0"]) == 2
+    settings = ["trainer.callbacks.0.warmup_steps=0", f"trainer.enable_checkpointing={checkpoints}".lower()]
+    assert main(["fit", "--recipe", "ra3.yaml", "run.dir=out", *settings]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error", "Traceback"))]
     assert len(errors) == 1
     assert "out" in errors[0]
     assert "too large" in errors[0].lower() or "could not be written" in errors[0]
-    assert len(BootstrappedStore.open(desk / "out" / "store" / "iteration-0"))  # what was finished before is whole
-    assert not [path for path in (desk / "out" / "checkpoints").glob("*") if path.suffix != ".part"]
     assert (desk / "out" / "recipe.yaml").is_file()
+    assert not [path for path in (desk / "out" / "checkpoints").glob("*") if path.suffix != ".part"]
+    if not checkpoints:
+        assert len(BootstrappedStore.open(desk / "out" / "store" / "iteration-0"))  # finished before, and whole
+        assert not (desk / "out" / "model").exists()  # whole or not there
 
 
 def test_a_store_that_could_not_be_written_goes_on_after_its_last_whole_shard(
