@@ -25,6 +25,7 @@ from ra3kit.evaluation.samples import Sample, Samples
 from ra3kit.evaluation.sampling import Sampling, prompts_too_long, sample
 from ra3kit.evaluation.score import Results, check_ks, score, write
 from ra3kit.policy import BasePolicy
+from ra3kit.ranks import gather, rank, world_size
 from ra3kit.sharding import gathered
 from ra3kit.verify.problem import Problem, Verdict
 from ra3kit.verify.verifier import verify_all
@@ -168,9 +169,13 @@ class PassAtK(Callback):
         return logged
 
     def _sample(self, policy: BasePolicy, progress: bool) -> Samples:
+        """The samples of all tasks; the processes share the tasks, and draws don't depend on who makes them."""
         model, tokenizer = policy.model, policy.tokenizer
+        own = self.problems[rank() :: world_size()]
         with gathered(model):
-            drawn = sample(model, tokenizer, self.problems, self.sampling, progress=progress)
+            drawn = sample(model, tokenizer, own, self.sampling, progress=progress)
+        everywhere = {name: rows for part in gather(drawn) for name, rows in part.items()}
+        drawn = {problem.id: everywhere[problem.id] for problem in self.problems if problem.id in everywhere}
         return Samples(of=drawn, unanswered=prompts_too_long(model, tokenizer, self.problems, self.sampling))
 
     def _judge(self, trainer: L.Trainer, samples: Samples, name: str) -> dict[str, float]:

@@ -200,7 +200,10 @@ class RA3Module(L.LightningModule):
             self.posterior, self.prior, pi, batch, optimizer, seed, lr, self
         )
         if self.e_updates % self.noise_floor_every == 0:
-            metrics["noise_floor"] = noise_floor(pi, self.last_rollouts[0], self.learner.scale)
+            floor = noise_floor(pi, self.last_rollouts[0], self.learner.scale)
+            self.log("estep/noise_floor", floor, logger=False, batch_size=len(batch))
+            for logger in self.trainer.loggers:  # Lightning would write it again at every step until the next one
+                logger.log_metrics({"estep/noise_floor": floor}, step=self.trainer.global_step - 1)
         self.e_updates += 1
         self.history["reward"].append(metrics["reward"])
         self.history["thought_rate"].append(metrics["thought_rate"])
