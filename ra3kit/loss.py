@@ -51,9 +51,10 @@ class _SummedNats(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if to_hidden else None
         grad_weight = torch.zeros(weight.shape, device=h.device) if to_weight else None
         grad_bias = torch.zeros(len(weight), device=h.device) if to_bias else None
+        buffer = torch.empty(min(LOSS_CHUNK, len(h)), len(w), device=h.device)
         for start in range(0, len(h), LOSS_CHUNK):
             part, target = h[start : start + LOSS_CHUNK], targets[start : start + LOSS_CHUNK, None]
-            logits = _product(part, w.t())
+            logits = _product(part, w.t(), buffer[: len(part)])
             if bias is not None:
                 logits += bias.to(dtype).float()
             logits -= logits.amax(1, keepdim=True)
@@ -91,9 +92,9 @@ def multiplies_halves(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def _product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """a @ b in float32, of float32 or (on CUDA) of halves."""
-    return torch.mm(a, b) if a.dtype == torch.float32 else torch.mm(a, b, out_dtype=torch.float32)
+    return torch.mm(a, b, out=out) if a.dtype == torch.float32 else torch.mm(a, b, out_dtype=torch.float32, out=out)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

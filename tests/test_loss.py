@@ -72,7 +72,7 @@ def test_autocast_rounds_the_inputs_and_nothing_else() -> None:
 def test_the_arithmetic_of_cuda_with_stand_ins_for_its_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """On CUDA halves are multiplied into float32: p - one-hot is rounded too, the sums still are not."""
     monkeypatch.setattr(loss, "multiplies_halves", lambda device: True)
-    monkeypatch.setattr(loss, "_product", lambda a, b: a.float() @ b.float())
+    monkeypatch.setattr(loss, "_product", lambda a, b, out=None: torch.mm(a.float(), b.float(), out=out))
     seen = []
 
     def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
