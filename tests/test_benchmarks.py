@@ -61,7 +61,9 @@ def test_peaks_of_cards(models: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [["mstep.py", "--arms", "ours", "ours_unpacked", "hf_padded"], ["rollout.py"]])
+@pytest.mark.parametrize(
+    "script", [["mstep.py", "--arms", "ours", "ours_unpacked", "hf_padded"], ["rollout.py"]], ids=["mstep", "rollout"]
+)
 def test_the_quick_version_runs(script: list[str]) -> None:
     command = [sys.executable, str(BENCHMARKS / script[0]), *script[1:], "--quick", "--peak-tflops", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
