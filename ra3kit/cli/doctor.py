@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ra3kit.cli.verify import add_isolation
-from ra3kit.errors import DataError
+from ra3kit.errors import DataError, nearest
 from ra3kit.progress import track
 from ra3kit.verify.isolation import has_bubblewrap
-from ra3kit.verify.selftest import Report, programs, selftest
+from ra3kit.verify.selftest import Report, attacks_by_category, programs, selftest
 
 EXAMPLES = """examples:
   ra3kit doctor
@@ -48,6 +48,12 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"--json {args.json}: exists already. Nothing is overwritten; choose a new name.")
     from ra3kit.evaluation.embedded import load
 
+    if not attacks_by_category(args.only):
+        categories = sorted(attacks_by_category())
+        raise DataError(
+            f"--only {args.only!r}: no attack has this in its name or category.{nearest(args.only, categories)} "
+            f"Categories: {', '.join(categories)}."
+        )
     solutions = [(problem.solution or "", problem) for problem in load()]
     with track(len(solutions) + programs(args.only), "self-test") as advance:
         report = selftest(solutions, args.isolation, not args.no_namespaces, args.workers, args.only, advance)

@@ -65,15 +65,22 @@ class PhaseLoader:
         self.position = 0
         self._from = 0
         self._lengths, self._plain_lengths = _lengths(data)
-        self._steps: list[list[int]] = []
-        passes = 0
-        while not passes or (steps is not None and len(self._steps) < steps):
-            order = self._order(passes)
-            self._steps += (
-                by_count(order, size, world) if counted else by_tokens(order, self._plain_lengths, size, world)
-            )
-            passes += 1
-        self._steps = self._steps[:steps]
+        self._most = steps
+        self._steps = self._plan()
+
+    batch_sampler = None  # Lightning asks what has a sampler for this, too
+
+    @property
+    def sampler(self) -> PhaseLoader:
+        """Where Lightning looks for the `set_epoch` that it calls at the start of every epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another epoch has another order, of as many steps; the one that is planned already stays as it is."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.position = self._from = 0
+            self._steps = self._plan()
 
     def __len__(self) -> int:
         """Steps in this phase, whatever the position."""
@@ -132,6 +139,19 @@ class PhaseLoader:
             "snippets": len(self.data),
             "tokens": int(self._plain_lengths.sum()),
         }
+
+    def _plan(self) -> list[list[int]]:
+        """The snippets of every step, all ranks together."""
+        steps: list[list[int]] = []
+        passes = 0
+        while not passes or (self._most is not None and len(steps) < self._most):
+            order = self._order(passes)
+            if self.phase in ("e", "val"):
+                steps += by_count(order, self.size, self.world)
+            else:
+                steps += by_tokens(order, self._plain_lengths, self.size, self.world)
+            passes += 1
+        return steps[: self._most]
 
     def _order(self, number: int) -> np.ndarray:
         if self.phase == "val":

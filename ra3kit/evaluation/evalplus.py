@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from ra3kit.errors import DataError, nearest
 from ra3kit.evaluation.prompts import parse
 from ra3kit.evaluation.records import Problems, convert, field_of, strings
+from ra3kit.hub import offline
 from ra3kit.verify.problem import Asserts, Calls, Limits, Problem
 
 HUMANEVAL_ORACLES = {"find_zero": "poly_root"}
@@ -110,6 +111,8 @@ def _cached(source: Source) -> Path | None:
 
 def _download(source: Source) -> str:
     """Let an installed evalplus download the file into its cache; why it did not, or ""."""
+    if offline():
+        return "not downloaded: HF_HUB_OFFLINE is set"
     try:
         import evalplus.data as theirs
     except ImportError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,8 +76,13 @@ def selftest(
 
 def programs(only: str | None = None) -> int:
     """How many programs `selftest` runs besides the solutions it is given."""
+    return len(zoo.honest()) + attacks_by_category(only).total()
+
+
+def attacks_by_category(only: str | None = None) -> Counter[str]:
+    """How many attacks are chosen, by category."""
     dummy = zoo.Canary("/s", "s", "/w", "E", 1, "a", 1, "earlier-secret-of-some-length", "m")
-    return len(zoo.honest()) + sum(_chosen(attack, only) for attack in zoo.attacks(dummy))
+    return Counter(attack.category for attack in zoo.attacks(dummy) if _chosen(attack, only))
 
 
 def _chosen(attack: zoo.Attack, only: str | None) -> bool:

@@ -17,7 +17,7 @@ from small_world import TinyTokenizer, corpus, data, fit, policy
 
 from ra3kit.abstraction.credit import Credit
 from ra3kit.abstraction.estep import LineTable, credits, line_table, policy_gradient
-from ra3kit.abstraction.evaluate import held_out, paired_difference, thought_gains
+from ra3kit.abstraction.evaluate import HeldOut, held_out, paired_difference, thought_gains
 from ra3kit.abstraction.learner import AbstractionLearner, noise_floor
 from ra3kit.abstraction.posterior import CausalPosterior
 from ra3kit.abstraction.prior import FixedPenalty, LatentPrior, TemporalPrior
@@ -171,6 +171,22 @@ def test_rewards_come_from_pi_also_after_q_has_moved(tmp_path: Path) -> None:
         trajectories = [rollout.trajectory for group in groups for rollout in group]
         lines = [line_logps(t, logp) for t, logp in zip(trajectories, pi.score(trajectories), strict=True)]
         assert metrics["line_logp"] == pytest.approx(np.concatenate(lines).mean(), abs=1e-4)
+
+
+def test_held_out_parts_join_to_the_same_whatever_the_split(tmp_path: Path) -> None:
+    pi, q = policy(think=4.0), CausalPosterior(max_length=4, slots=16, capacity=400)
+    q.bind(pi)
+    datamodule = data(corpus(tmp_path / "corpus"), tokenizer=TinyTokenizer())
+    datamodule.setup("fit")
+    snippets = datamodule.train[:5]
+    whole = held_out(q, pi.model, snippets, 3, 1, True)
+    parts = [held_out(q, pi.model, chosen, 3, 1, True) for chosen in (snippets[3:], snippets[1:3], snippets[:1])]
+    joined, alone = HeldOut.join(parts), HeldOut.join([whole])
+    assert joined.names == alone.names == tuple(sorted(s.snippet_id for s in snippets))
+    assert joined.per_token() == pytest.approx(alone.per_token(), abs=1e-5)
+    assert joined.iwae == pytest.approx(alone.iwae, abs=1e-4)
+    by_hand = sum(len(r.trajectory.thoughts) for group in q.draw(snippets, 3, 1) for r in group)
+    assert joined.thoughts.sum() == by_hand > 0
 
 
 def test_bounds_on_the_exact_marginal(world: Any) -> None:

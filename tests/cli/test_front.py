@@ -87,7 +87,7 @@ def test_overview_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["fitt"], f"No verb 'fitt'. Did you mean 'fit'? Verbs: {', '.join(VERBS)}."),
-        (["fit"], "the following arguments are required: --recipe. See: ra3kit fit --help"),
+        (["fit"], "--recipe NAME|FILE is missing (or --resume PATH). Recipes: ra3kit ls"),
         (["fit", "--recipe", "x.yaml", "--data.path=y"], "Overrides are written without dashes: data.path=y"),
         (["fit", "--recipe", "x.yaml", "--wrong"], "unrecognized arguments: --wrong. See: ra3kit fit --help"),
         (["show", "x.yaml"], "No recipe file 'x.yaml'"),

@@ -82,6 +82,18 @@ def test_ntp_and_m_have_the_same_number_of_steps() -> None:
     assert len(make("m", WOVEN)) == len(make("ntp")) == len(make("m", WOVEN, seed=7, epoch=3))
 
 
+@pytest.mark.parametrize("phase", ["ntp", "e"])
+def test_a_loader_that_is_kept_goes_on_like_one_made_for_the_epoch(phase: Phase) -> None:
+    """Lightning keeps a loader over epochs, a resumed run makes a new one: the order must be the same."""
+    kept = make(phase)
+    epoch(kept)
+    kept.sampler.set_epoch(0)
+    assert kept.position == len(kept)  # the running epoch is left alone
+    kept.sampler.set_epoch(3)
+    assert kept.position == 0
+    assert epoch(kept) == epoch(make(phase, epoch=3)) != epoch(make(phase))
+
+
 def test_steps_cap_and_repeat() -> None:
     once = epoch(make())
     assert epoch(make(steps=3)) == once[:3]
