@@ -67,8 +67,12 @@ class RunReport(Callback):
             if policy is not None and (trainer.is_global_zero or is_sharded(policy.model)):
                 part = folder / f"{name}.part"
                 try:
+                    if trainer.is_global_zero and part.exists():
+                        shutil.rmtree(part)
                     policy.save(part)
                     if trainer.is_global_zero:
+                        if (folder / name).exists():  # this run, killed after it had written it, was resumed
+                            shutil.rmtree(folder / name)
                         part.rename(folder / name)
                 except (OSError, SafetensorError) as error:
                     shutil.rmtree(part, ignore_errors=True)

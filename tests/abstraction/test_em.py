@@ -344,3 +344,15 @@ def test_parts_that_do_not_fit_are_refused(path: Path, tmp_path: Path) -> None:
         fit(tmp_path, ra3(), data(path), EMSwitch(), reload_dataloaders_every_n_epochs=0)
     with pytest.raises(RecipeError, match="only 'pi' is allowed"):
         CausalPosterior(weights="shared", start="last")
+
+
+def test_a_report_is_written_over_what_a_killed_run_left_of_it(path: Path, tmp_path: Path) -> None:
+    """A run killed while, or after, it writes its model is resumed and writes it again."""
+    for name in ("model", "model.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "leftover.safetensors").write_text("half of it")
+    fit(tmp_path, policy(), data(path), callbacks=[RunReport()], max_steps=1)
+    assert {p.name for p in tmp_path.iterdir()} >= {"model", "results.json"}
+    assert not (tmp_path / "model.part").exists()
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    assert not (tmp_path / "model" / "leftover.safetensors").exists()
