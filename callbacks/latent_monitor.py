@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from ra3kit.abstraction.em import RA3Module
-from ra3kit.abstraction.evaluate import ThoughtGain, thought_gains
+from ra3kit.abstraction.evaluate import ThoughtGain, gain_summary, thought_gains
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.ranges import check_number
 from ra3kit.render import render
@@ -62,14 +62,7 @@ class LatentMonitor(Callback):
 
 def gain_metrics(gains: Sequence[ThoughtGain], tag: str) -> dict[str, float]:
     """Mean gain per thought and per token of the lines it covers, and the share of thoughts that gained anything."""
-    if not gains:
-        return {}
-    nats = sum(gain.nats for gain in gains)
-    return {
-        f"{tag}/gain_per_thought": nats / len(gains),
-        f"{tag}/gain_per_token": nats / sum(gain.tokens for gain in gains),
-        f"{tag}/gain_positive": sum(gain.nats > 0 for gain in gains) / len(gains),
-    }
+    return {f"{tag}/{name}": value for name, value in gain_summary(gains).items()}
 
 
 def gains_of(gains: Sequence[ThoughtGain], snippet: int) -> dict[int, float]:

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as L
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from transformers.utils.logging import disable_progress_bar
@@ -29,6 +29,8 @@ from ra3kit.callbacks.checkpoints import Checkpoints, Resume
 from ra3kit.errors import RecipeError
 from ra3kit.recipe import Recipe, flatten, normalise
 from ra3kit.signatures import check
+
+T = TypeVar("T")
 
 # an argument that takes anything (a model's config, say) is given what the recipe says, never an object made from it
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
@@ -81,6 +83,37 @@ def build(recipe: Recipe, folder: Path, callbacks: tuple[Callback, ...] = (), re
             raise origin from origin.__cause__
     assert cli.datamodule is not None
     return Built(cli.model, cli.datamodule, cli.trainer, _complete(cli, recipe))
+
+
+def build_part(recipe: Recipe, key: str, base: type[T]) -> T:
+    """One component of a recipe and nothing beside it: its posterior, its policy, its data module.
+
+    Args:
+        recipe: resolved.
+        key: dotted, of a component: "model.posterior".
+        base: what the component must be a subclass of.
+
+    Raises:
+        RecipeError: there is no such key, the component is of another kind, or it does not fit its signature.
+    """
+    _hush()
+    node: Any = recipe.tree
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or "class_path" not in node:
+        raise RecipeError(f"{recipe.path}: {key} names no component.")
+    check(recipe.tree)
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "part", required=True)
+    with _quiet_arguments():
+        try:
+            return parser.instantiate_classes(parser.parse_object({"part": normalise(node)})).part
+        except _parser_errors() as error:
+            raise RecipeError(f"{recipe.path}: {key}: {clean(str(error))}") from error
+        except (ValueError, TypeError) as error:
+            if (origin := origin_of(error)) is error:
+                raise
+            raise origin from origin.__cause__
 
 
 def accelerator_name(trainer: L.Trainer) -> str:

@@ -137,6 +137,7 @@ class ThoughtGain:
         snippet: index of the trajectory; line: index of the line it stands before.
         lines: how many lines it covers, up to the next thought or the end; tokens: their code tokens.
         nats: log-likelihood of these lines with the thought minus without it, everything else and the weights the same.
+        logp_with, logp_without: log-likelihood of each of these lines, nats; their sums differ by `nats`.
     """
 
     snippet: int
@@ -144,6 +145,21 @@ class ThoughtGain:
     lines: int
     tokens: int
     nats: float
+    logp_with: tuple[float, ...]
+    logp_without: tuple[float, ...]
+
+
+def gain_summary(gains: Sequence[ThoughtGain]) -> dict[str, float]:
+    """Mean gain per thought and per token of the lines it covers, nats, and the share of thoughts that gained
+    anything; empty without thoughts."""
+    if not gains:
+        return {}
+    nats = sum(gain.nats for gain in gains)
+    return {
+        "gain_per_thought": nats / len(gains),
+        "gain_per_token": nats / sum(gain.tokens for gain in gains),
+        "gain_positive": sum(gain.nats > 0 for gain in gains) / len(gains),
+    }
 
 
 def thought_gains(pi: torch.nn.Module, trajectories: Sequence[Trajectory]) -> list[ThoughtGain]:
@@ -167,9 +183,10 @@ def thought_gains(pi: torch.nn.Module, trajectories: Sequence[Trajectory]) -> li
         covered = trajectories[i].lines[line:end]
         tokens = int((covered[:, 1] - covered[:, 0]).sum())
         with_it, without_it = (
-            torch.tensor(line_logps(t, values)[line:end].sum())
-            for t, values in ((trajectories[i], full[i]), (other, logp))
+            line_logps(t, values)[line:end] for t, values in ((trajectories[i], full[i]), (other, logp))
         )
-        gain = information_gain(with_it, without_it, torch.tensor(tokens))
-        gains.append(ThoughtGain(i, line, end - line, tokens, float(gain.total)))
+        totals = torch.tensor(with_it.sum()), torch.tensor(without_it.sum())
+        gain = information_gain(*totals, torch.tensor(tokens))
+        per_line = tuple(with_it.tolist()), tuple(without_it.tolist())
+        gains.append(ThoughtGain(i, line, end - line, tokens, float(gain.total), *per_line))
     return gains

@@ -20,6 +20,7 @@ VERBS = {
     "doctor": "probe the sandbox and test it with hostile programs",
     "ls": "list the recipes",
     "show": "print a recipe as it will be run",
+    "annotate": "print code with the thoughts a model writes into it, and their gains",
     "explain": "show a component: its arguments, what they mean, YAML to paste",
     "cp": "copy a recipe, to own and change it",
     "compare": "tell whether evaluations really differ",

@@ -147,7 +147,7 @@ class TrajectoryDataModule(L.LightningDataModule):
         self.before_loader: Callable[[], None] | None = None
         self._loader: PhaseLoader | None = None
         self._loader_state: dict[str, Any] | None = None
-        self._expert_corpus()  # checks the settings now, not at setup
+        self.corpus()  # checks the settings now, not at setup
 
     # -- data
 
@@ -168,10 +168,10 @@ class TrajectoryDataModule(L.LightningDataModule):
         """Read, segment and encode the corpora; every rank does the same. Does nothing the second time."""
         if self.report is not None:
             return
-        corpus = self._expert_corpus()
+        corpus = self.corpus()
         snippets = list(corpus.snippets(self.tokenizer))
         if not snippets:
-            raise DataError(f"path={self.path!r} gave no usable snippet: {_account(corpus.report)}")
+            raise DataError(f"path={self.path!r} gave no usable snippet: {account(corpus.report)}")
         self.report = corpus.report
         out = held_out(list(dict.fromkeys(s.file for s in snippets)), self.val_fraction)
         self.val_files, self._val_keys = sorted(out), {corpus.keys[file] for file in out}
@@ -190,11 +190,16 @@ class TrajectoryDataModule(L.LightningDataModule):
             corpus = Corpus(path, comments=self.warmup_comments, **self._corpus_settings)
             snippets = list(corpus.snippets(self.tokenizer, exclude=self._val_keys))
             if not snippets:
-                raise DataError(f"warmup_path={path!r} gave no usable snippet: {_account(corpus.report)}")
+                raise DataError(f"warmup_path={path!r} gave no usable snippet: {account(corpus.report)}")
             self.warmup_report = corpus.report
             self._warmup = self._draw(snippets, self.max_snippets)
             self._check_lengths(self._warmup)
         return self._warmup
+
+    def corpus(self) -> Corpus:
+        """How snippets are made of the expert corpus."""
+        settings = {"comments": self.comments, "docstrings": self.docstrings, **self._corpus_settings}
+        return Corpus(self.path, **settings)
 
     def summary(self) -> dict[str, Any]:
         """The account of the data: files, snippets, code tokens, what was dropped and why, and a hash of it all."""
@@ -312,10 +317,6 @@ class TrajectoryDataModule(L.LightningDataModule):
                 f"{self._corpus_settings['max_tokens']}."
             )
 
-    def _expert_corpus(self) -> Corpus:
-        settings = {"comments": self.comments, "docstrings": self.docstrings, **self._corpus_settings}
-        return Corpus(self.path, **settings)
-
     def _phase_data(self) -> Sequence[Trajectory]:
         self.setup()
         if self.phase == "warmup":
@@ -389,7 +390,7 @@ ADVICE = {
 """What to do about the reasons in a `SnippetReport`."""
 
 
-def _account(report: SnippetReport) -> str:
+def account(report: SnippetReport) -> str:
     """What became of the files of a corpus that gave nothing, and what to do about it, in one line."""
     dropped = Counter({**report.dropped_files, **report.dropped_lines})
     shown = [f"{count} {reason} (first: {report.examples.get(reason)})" for reason, count in dropped.most_common()]

@@ -64,10 +64,11 @@ class SnippetReport:
 
 @dataclass(frozen=True)
 class Snippet:
-    """A trajectory and the file it comes from (splits are by file)."""
+    """A trajectory, the file it comes from (splits are by file), and which of the file's actions is its first."""
 
     file: str
     trajectory: Trajectory
+    begin: int = 0
 
 
 @dataclass
@@ -140,10 +141,10 @@ class Corpus:
         texts = self.texts(exclude or set())
         while batch := list(islice(texts, FILES_PER_BATCH)):
             for file, actions, ids in self._encoded(tokenizer, batch):
-                for trajectory in self._cut(tokenizer, file.name, actions, ids):
+                for begin, trajectory in self._cut(tokenizer, file.name, actions, ids):
                     self.report.snippets += 1
                     self.report.code_tokens += len(trajectory.ids) - 2
-                    yield Snippet(file.name, trajectory)
+                    yield Snippet(file.name, trajectory, begin)
 
     def texts(self, exclude: set[str]) -> Iterator[SourceFile]:
         """The texts that are kept, each once, cleaned as asked for; file names made unique."""
@@ -201,7 +202,7 @@ class Corpus:
 
     def _cut(
         self, tokenizer: PreTrainedTokenizerBase, name: str, actions: Sequence[Action], ids: Sequence[Sequence[int]]
-    ) -> Iterator[Trajectory]:
+    ) -> Iterator[tuple[int, Trajectory]]:
         start_id, end_id = start_and_end_ids(tokenizer)
         may_think = [action.may_think for action in actions]
         lengths = [len(line) for line in ids]
@@ -216,7 +217,8 @@ class Corpus:
                 self.report.drop_lines("short snippet", name, end - begin)
             else:
                 snippet_id = f"{name}#{number}"
-                yield Trajectory.from_lines(snippet_id, ids[begin:end], may_think[begin:end], start_id, end_id)
+                own, may = ids[begin:end], may_think[begin:end]
+                yield begin, Trajectory.from_lines(snippet_id, own, may, start_id, end_id)
                 number += 1
 
 
