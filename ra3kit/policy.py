@@ -25,7 +25,7 @@ from ra3kit.errors import ModelError
 from ra3kit.loading import check_model, fresh_model, load_model
 from ra3kit.loss import summed_nats
 from ra3kit.metrics import TokenRatio
-from ra3kit.models import base_model
+from ra3kit.models import base_model, merge_adapters, unwrapped
 from ra3kit.optimize import Optimization, average_gradients, backward, clip_gradients, set_lr
 from ra3kit.ranges import check_number
 from ra3kit.ranks import summed
@@ -248,9 +248,8 @@ class BasePolicy(L.LightningModule):
                 shell = AutoModelForCausalLM.from_config(base_model(model).config)
             shell.save_pretrained(folder, state_dict=weights)
         else:
-            if hasattr(model, "merge_and_unload"):
-                model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
-            base_model(model).save_pretrained(folder)
+            own = model if unwrapped(model) is model else copy.deepcopy(model)  # merging changes the weights
+            base_model(merge_adapters(own)).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def plan(self, shards: int = 1) -> dict[str, Any]:

@@ -21,6 +21,7 @@ VERBS = {
     "ls": "list the recipes",
     "show": "print a recipe as it will be run",
     "annotate": "print code with the thoughts a model writes into it, and their gains",
+    "export": "write a run as an ordinary Hugging Face folder with a model card",
     "explain": "show a component: its arguments, what they mean, YAML to paste",
     "cp": "copy a recipe, to own and change it",
     "compare": "tell whether evaluations really differ",
