@@ -263,7 +263,12 @@ def test_files_that_cannot_be_read_are_errors(tmp_path: Path) -> None:
 
 
 def test_the_file_is_found_by_path_then_variable_then_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"HUMANEVAL_OVERRIDE_PATH.*HumanEval\.jsonl.*evalplus is not installed"):
+    with pytest.raises(DataError, match=r"HUMANEVAL_OVERRIDE_PATH.*HumanEval\.jsonl.*HF_HUB_OFFLINE is set"):
+        load("humaneval")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.delenv("HF_DATASETS_OFFLINE")
+    monkeypatch.setitem(sys.modules, "evalplus", None)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="evalplus is not installed"):
         load("humaneval")
     folder = tmp_path / "cache" / "evalplus"
     folder.mkdir(parents=True)
@@ -296,6 +301,10 @@ def test_an_installed_evalplus_downloads(tmp_path: Path, monkeypatch: pytest.Mon
     data = SimpleNamespace(get_human_eval=get_human_eval, get_mbpp=get_mbpp)
     monkeypatch.setitem(sys.modules, "evalplus", SimpleNamespace(data=data))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "evalplus.data", data)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="not downloaded: HF_HUB_OFFLINE is set"):
+        load("humaneval")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.delenv("HF_DATASETS_OFFLINE")
     assert len(load("humaneval").problems) == 1
     with pytest.raises(DataError, match="could not download it: no network"):
         load("mbpp")
