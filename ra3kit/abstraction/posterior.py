@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -198,13 +199,18 @@ class ResampledPosterior(CausalPosterior):
         seed: int,
         on_done: Callable[[], None] | None = None,
     ) -> list[Trajectory]:
+        drawn: Counter[int] = Counter()
+
+        def count(snippet: int, _: Rollout) -> None:
+            drawn[snippet] += 1
+            if on_done and drawn[snippet] == self.k:  # choosing takes little beside drawing
+                on_done()
+
         best: list[Trajectory] = []
-        for rows in self.draw(trajectories, self.k, seed):
+        for rows in self.draw(trajectories, self.k, seed, count):
             logps = pi_logps(policy.model, rows, self.equals_policy)
             values = [self._value(row, logp) for row, logp in zip(rows, logps, strict=True)]
             best.append(rows[int(np.argmax(values))].trajectory)
-            if on_done:
-                on_done()
         return best
 
     def _value(self, row: Rollout, token_logp: np.ndarray) -> float:
