@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,7 @@ def export(
     dtype: Literal["float32", "bfloat16", "auto"] = "auto",
     max_shard_size: str = "5GB",
     command: str = "ra3kit export",
+    name: str | None = None,
 ) -> Exported:
     """Write a model of a run into a new folder.
 
@@ -71,6 +72,7 @@ def export(
         dtype: of the weights; "auto" leaves them as they were trained.
         max_shard_size: of one file of weights, as in "500MB" or "5GB"; a larger tensor has a file of its own.
         command: what made it, for the card.
+        name: of the model in its card; None is the folder's.
 
     Raises:
         RunError: the folder holds something, the source is no run, has no such model, or writing failed.
@@ -80,14 +82,14 @@ def export(
     check_shard_size(max_shard_size)
     if source.run is None or (source.checkpoint is None and Path(source.name).expanduser() != source.run):
         raise RunError(f"{source.name} is a Hugging Face model already. Give a run folder or a checkpoint folder.")
-    recipe = load(str(source.recipe)) if source.recipe is not None else None
-    policy = load_policy(source, recipe, which)
-    model = merge_adapters(policy.model)
-    if dtype != "auto":
-        model.to(getattr(torch, dtype))
-    set_special_tokens(model, policy.tokenizer)
-    part.mkdir(parents=True)
+    part.mkdir(parents=True)  # no permission is known now, not after the weights are read
     try:
+        recipe = load(str(source.recipe)) if source.recipe is not None else None
+        policy = load_policy(source, recipe, which)
+        model = merge_adapters(policy.model)
+        if dtype != "auto":
+            model.to(getattr(torch, dtype))
+        set_special_tokens(model, policy.tokenizer)
         model.save_pretrained(part, max_shard_size=max_shard_size)
         policy.tokenizer.save_pretrained(part)
         shown = None if recipe is None else to_yaml(provenance.redacted_tree(recipe.tree))
@@ -97,6 +99,7 @@ def export(
         kind = str(model.dtype).removeprefix("torch.")
         written = Exported(folder, type(model).__name__, parameter_counts(model)["total"], kind, weights)
         facts = _facts(source, recipe, shown, which, written, model, policy.tokenizer, command)
+        facts = facts if name is None else replace(facts, name=name)
         sizes = {name: (part / name).stat().st_size for name in weights}
         (part / CARD).write_text(model_card(facts, sizes), encoding="utf-8")
         part.rename(folder)

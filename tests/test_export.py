@@ -513,6 +513,9 @@ def test_push_uploads_what_was_exported(
     assert api.calls[3][1]["folder_path"] == out
     shown = capsys.readouterr().out.splitlines()
     assert "https://huggingface.co/me/tiny" in shown[-4]
+    card = (out / "README.md").read_text()
+    assert 'from_pretrained("me/tiny")' in card
+    assert "\n# me/tiny\n" in card
     assert shown[-1] == f"next        ra3kit eval --model {out} --benchmark ra3kit"
     api.fail["upload_folder"] = OSError("connection reset")
     assert main(["export", run, str(tmp_path / "again"), "--push", "me/tiny"]) == 2

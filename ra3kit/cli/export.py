@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from ra3kit.sources import find_source
 
     command = shlex.join(["ra3kit", *sys.argv[1:]])
-    done = export(find_source(args.run), args.folder, args.which, args.dtype, args.max_shard_size, command)
+    done = export(find_source(args.run), args.folder, args.which, args.dtype, args.max_shard_size, command, args.push)
     files = f"{len(done.weights)} file{'s' if len(done.weights) > 1 else ''}"
     print(f"{'model':<11} {done.architecture}, {done.parameters:,} parameters, {done.dtype}, {files} of weights")
     if args.push is not None:

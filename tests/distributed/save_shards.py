@@ -5,6 +5,7 @@ python -m torch.distributed.run --nproc-per-node 2 save_shards.py RUN
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -33,3 +34,4 @@ if __name__ == "__main__":
         torch.save(whole, run / "gathered.pt")
     dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # now and then a library's threads abort the process while it is taken down, after all is done
