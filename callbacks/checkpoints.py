@@ -129,9 +129,11 @@ class Checkpoints(Checkpoint):
         self.seconds += self._saved_at - started
 
     def _remove_old(self, run: Path) -> None:
-        """Only now that the new one is whole."""
-        for old in [] if self.keep is None else checkpoints.find(run)[: -self.keep]:
-            shutil.rmtree(old)
+        """Only now that the new one is whole; and what was left of those that were not written to their end."""
+        old = [] if self.keep is None else checkpoints.find(run)[: -self.keep]
+        half = [path for path in checkpoints.passed_over(run) if path.name.endswith(checkpoints.PART)]
+        for path in [*old, *half]:
+            shutil.rmtree(path)
 
 
 class Resume(Callback):

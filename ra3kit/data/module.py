@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -144,6 +145,7 @@ class TrajectoryDataModule(L.LightningDataModule):
         self.epoch = 0
         self.steps: int | None = None
         self.store: BootstrappedStore | None = None
+        self._warmup_before: dict[str, Any] = {}
         self.before_loader: Callable[[], None] | None = None
         self._loader: PhaseLoader | None = None
         self._loader_state: dict[str, Any] | None = None
@@ -217,16 +219,21 @@ class TrajectoryDataModule(L.LightningDataModule):
             "dropped_lines": dict(self.report.dropped_lines),
             "first_dropped": dict(self.report.examples),
         }
-        if self._warmup is not None and self.warmup_report is not None:
-            summary |= {
-                "warmup_path": self.path if self.warmup_path is None else self.warmup_path,
-                "warmup_files": self.warmup_report.files,
-                "warmup_snippets": len(self._warmup),
-                "warmup_code_tokens": code_tokens(self._warmup),
-                "warmup_dropped_files": dict(self.warmup_report.dropped_files),
-                "warmup_dropped_lines": dict(self.warmup_report.dropped_lines),
-            }
+        summary |= self._warmup_account()
         return summary | {"tokenizer": tokenizer_id(self.tokenizer), "data_hash": self.data_hash()}
+
+    def _warmup_account(self) -> dict[str, Any]:
+        """The same of the warm-up corpus, once it has been read: here, or before the run was resumed."""
+        if self._warmup is None or self.warmup_report is None:
+            return self._warmup_before
+        return {
+            "warmup_path": self.path if self.warmup_path is None else self.warmup_path,
+            "warmup_files": self.warmup_report.files,
+            "warmup_snippets": len(self._warmup),
+            "warmup_code_tokens": code_tokens(self._warmup),
+            "warmup_dropped_files": dict(self.warmup_report.dropped_files),
+            "warmup_dropped_lines": dict(self.warmup_report.dropped_lines),
+        }
 
     def data_hash(self) -> str:
         """A hash of the training and held-out snippets, 16 hex digits, see the function of that name."""
@@ -284,13 +291,14 @@ class TrajectoryDataModule(L.LightningDataModule):
         return batch if isinstance(batch, list) else batch.to(device, non_blocking=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Phase, epoch, steps, store folders and the loader's position."""
+        """Phase, epoch, steps, store folders, the loader's position, and the account of the warm-up corpus."""
         return {
             "phase": self.phase,
             "epoch": self.epoch,
             "steps": self.steps,
-            "store": None if self.store is None else self.store.folders,
+            "store": None if self.store is None else [self._from_run(folder) for folder in self.store.folders],
             "loader": None if self._loader is None else self._loader.state_dict(),
+            "warmup": self._warmup_account(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -301,10 +309,21 @@ class TrajectoryDataModule(L.LightningDataModule):
         """
         self.phase, self.epoch, self.steps = state_dict["phase"], state_dict["epoch"], state_dict["steps"]
         folders = state_dict["store"]
-        self.store = None if folders is None else BootstrappedStore.open(*folders)
+        self.store = None if folders is None else BootstrappedStore.open(*(self._run / folder for folder in folders))
         self._loader_state = state_dict["loader"]
+        self._warmup_before = state_dict["warmup"]
 
     # -- details
+
+    @property
+    def _run(self) -> Path:
+        """The run folder, where there is a trainer."""
+        return Path() if self.trainer is None else Path(self.trainer.default_root_dir)
+
+    def _from_run(self, folder: str) -> str:
+        """A folder seen from the run folder where it lies in it, so that a run can be moved; else from the root."""
+        path, run = Path(folder).absolute(), self._run.absolute()
+        return str(path.relative_to(run) if path.is_relative_to(run) else path)
 
     def _check_lengths(self, snippets: Sequence[Trajectory]) -> None:
         """Refuse now, not hours later, a snippet that the model to be trained has no room for."""
