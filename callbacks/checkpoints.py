@@ -72,9 +72,10 @@ class Checkpoints(Checkpoint):
         """Take the moment, when it is time; it is written when this batch is done with in every respect."""
         if trainer.fast_dev_run or not _can_go_on_here(trainer, pl_module, batch_idx):  # type: ignore[attr-defined]
             return
-        self._wanted |= self._is_time(trainer) or _is_stopping(trainer)
+        is_last = _is_stopping(trainer)
+        self._wanted |= self._is_time(trainer) or is_last
         if self._wanted:
-            self._moment = take_moment(trainer)
+            self._moment = take_moment(trainer, is_last)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

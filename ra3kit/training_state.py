@@ -32,20 +32,40 @@ class Moment:
         callbacks: states of the callbacks, by their `state_key`.
         data: of the data module, with the loader's position.
         rng: of this process's random generators.
+        metrics: what was logged last.
+        hooks: what module and callbacks add by `on_save_checkpoint`; None asks them when the checkpoint is written.
     """
 
     callbacks: dict[str, Any]
     data: dict[str, Any]
     rng: dict[str, Any]
+    metrics: dict[str, Tensor]
+    hooks: dict[str, Any] | None = None
 
 
-def take_moment(trainer: L.Trainer) -> Moment:
-    """The moment that is now, as copies."""
+def take_moment(trainer: L.Trainer, is_last: bool = False) -> Moment:
+    """The moment that is now, as copies.
+
+    Args:
+        trainer: after a batch, or at the end of an epoch.
+        is_last: the run stops here, and what it does at its stop (Lightning validates) is not to be kept.
+    """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     states = {callback.state_key: copy.deepcopy(callback.state_dict()) for callback in callbacks}
     data = trainer.datamodule  # type: ignore[attr-defined]
     taken = {} if data is None else copy.deepcopy(data.state_dict())
-    return Moment({key: value for key, value in states.items() if value}, taken, rng_state())
+    metrics = {name: value.detach().cpu().clone() for name, value in trainer.callback_metrics.items()}
+    hooks = copy.deepcopy(saved_by_hooks(trainer)) if is_last else None
+    return Moment({key: value for key, value in states.items() if value}, taken, rng_state(), metrics, hooks)
+
+
+def saved_by_hooks(trainer: L.Trainer) -> dict[str, Any]:
+    """What module and callbacks add by `on_save_checkpoint`."""
+    hooks: dict[str, Any] = {"epoch": trainer.current_epoch, "global_step": trainer.global_step}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        callback.on_save_checkpoint(trainer, trainer.lightning_module, hooks)
+    trainer.lightning_module.on_save_checkpoint(hooks)
+    return hooks
 
 
 def content(trainer: L.Trainer, moment: Moment, batches: int) -> dict[str, Any]:
@@ -57,28 +77,26 @@ def content(trainer: L.Trainer, moment: Moment, batches: int) -> dict[str, Any]:
         batches: of the running epoch that are done; 0 when the epoch is complete.
     """
     loop = trainer.fit_loop
-    hooks: dict[str, Any] = {"epoch": trainer.current_epoch, "global_step": trainer.global_step}
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        callback.on_save_checkpoint(trainer, trainer.lightning_module, hooks)
-    trainer.lightning_module.on_save_checkpoint(hooks)
+    epochs: Any = loop.epoch_progress.current
     total = loop.epoch_loop.batch_progress.total
     return {
         "progress": {
-            "epochs": loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
+            # Lightning counts an epoch as processed even where a limit has stopped the run inside it
+            "epochs": epochs.started - 1 if batches else epochs.processed,
             "steps": trainer.global_step,
             "batches": batches,
             "total_batches": total.completed,
             "logged_steps": loop.epoch_loop._batches_that_stepped,
             "stop": trainer.should_stop and not out_of_time(trainer),
         },
-        "hooks": hooks,
+        "hooks": saved_by_hooks(trainer) if moment.hooks is None else moment.hooks,
         "callbacks": moment.callbacks,
         "data": moment.data,
         "rng": gather(moment.rng),
         "optimizers": [_without_tensors(trainer, number) for number in range(len(trainer.optimizers))],
         "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
         "precision": trainer.precision_plugin.state_dict(),
-        "metrics": {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()},
+        "metrics": moment.metrics,
     }
 
 
