@@ -9,6 +9,7 @@ A run that was killed goes on from its newest checkpoint with --resume, and ends
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,13 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.dry_run:
         return _plan(args)
+    try:
+        return _train(args)
+    finally:
+        gc.collect()  # a sharded model that outlives its process group can abort the process at its end
+
+
+def _train(args: argparse.Namespace) -> int:
     start = _start(args)
     recipe, folder = start.recipe, start.folder
     if start.finished:

@@ -8,6 +8,7 @@ a job is in OUT/JOB/rank-R.pt.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -126,5 +127,6 @@ if __name__ == "__main__":
         torch.distributed.init_process_group("gloo")
     for name in sys.argv[2:]:
         do(Path(sys.argv[1]), name)
+    gc.collect()  # a sharded model that outlives its process group can abort the process
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
