@@ -27,10 +27,13 @@ def codeforces(path: str | Path | None = None, time_factor: float = 1.0) -> Prob
     """
     if not time_factor > 0:
         raise DataError(f"time_factor={time_factor}: must be above 0")
-    return convert(_needed(path, "codeforces", "open-r1/codeforces"), lambda i, r: _codeforces(i, r, time_factor))
+    return convert(
+        _needed(path, "codeforces", "open-r1/codeforces"), lambda i, r: codeforces_problem(i, r, time_factor)
+    )
 
 
-def _codeforces(index: int, record: dict[str, Any], time_factor: float) -> Problem:
+def codeforces_problem(index: int, record: dict[str, Any], time_factor: float) -> Problem:
+    """Raises DataError: the record is no problem that can be judged."""
     mode = field_of(record, "input_mode", default="stdio")
     if mode != "stdio":
         raise DataError(f"input_mode={mode!r}: it reads files, and only stdio is judged")
@@ -82,10 +85,11 @@ def codecontests(path: str | Path | None = None) -> Problems:
     Raises:
         DataError: no path, or nothing usable in it.
     """
-    return convert(_needed(path, "codecontests", "deepmind/code_contests"), _codecontests)
+    return convert(_needed(path, "codecontests", "deepmind/code_contests"), codecontests_problem)
 
 
-def _codecontests(index: int, record: dict[str, Any]) -> Problem:
+def codecontests_problem(index: int, record: dict[str, Any]) -> Problem:
+    """Raises DataError: the record is no problem that can be judged."""
     inputs: list[str] = []
     outputs: list[str] = []
     for key in ("public_tests", "private_tests", "generated_tests", "tests"):

@@ -134,10 +134,10 @@ def humaneval(path: str | Path | None = None) -> Problems:
     Raises:
         DataError: no file, or nothing usable in it.
     """
-    return convert(locate("humaneval", path), _humaneval)
+    return convert(locate("humaneval", path), humaneval_problem)
 
 
-def _humaneval(index: int, record: dict[str, Any]) -> Problem:
+def humaneval_problem(index: int, record: dict[str, Any]) -> Problem:
     prompt, entry_point = field_of(record, "prompt"), field_of(record, "entry_point")
     test = _python(field_of(record, "test"), "test")
     if "def check(" not in test:
@@ -213,12 +213,12 @@ def mbpp(path: str | Path | None = None, split: Split = "test") -> Problems:
 
     def make(index: int, record: dict[str, Any]) -> Problem | None:
         number = int(field_of(record, "task_id", kind=int))
-        return _mbpp(number, record) if first <= number <= last else None
+        return mbpp_problem(number, record) if first <= number <= last else None
 
     return convert(locate("mbpp", path), make)
 
 
-def _mbpp(number: int, record: dict[str, Any]) -> Problem:
+def mbpp_problem(number: int, record: dict[str, Any]) -> Problem:
     asserts = strings(field_of(record, "test_list", kind=list), "test_list")
     if not asserts:
         raise DataError("test_list is empty")

@@ -102,7 +102,7 @@ def livecodebench(
             raise DataError("no contest_date, so it is not known whether it lies in the window")
         if when is not None and dated and not first <= _date("contest_date", when) <= last:
             return None
-        return _problem(index, record)
+        return problem_of(index, record)
 
     return convert(Path(path).expanduser(), make)
 
@@ -114,7 +114,7 @@ def _date(name: str, value: str | date) -> date:
         raise DataError(f"{name}={value!r} is no date; write YYYY-MM-DD") from error
 
 
-def _problem(index: int, record: dict[str, Any]) -> Problem:
+def problem_of(index: int, record: dict[str, Any]) -> Problem:
     tests = decode_tests(field_of(record, "public_test_cases", kind=(str, list)), "public_test_cases")
     private = field_of(record, "private_test_cases", kind=(str, list), default=[])
     tests = tests + (decode_tests(private, "private_test_cases") if private else [])

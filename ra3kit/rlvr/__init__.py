@@ -1,0 +1,1 @@
+"""GRPO post-training from verifiable rewards: so far the readers of its problems."""

@@ -1,0 +1,1 @@
+"""Readers of training sets: every record is a problem, or is rejected for a reason that is counted."""

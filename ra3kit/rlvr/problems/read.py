@@ -1,0 +1,212 @@
+"""Training problems from a file, a folder or a name, with an account of every record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ra3kit.errors import DataError, nearest
+from ra3kit.evaluation import embedded, evalplus
+from ra3kit.rlvr.problems.cases import Caps, capped
+from ra3kit.rlvr.problems.evaluation_sets import by_format, by_name, index_of, words_of
+from ra3kit.rlvr.problems.formats import FORMATS, detect
+from ra3kit.rlvr.problems.rows import Reason, Rejected, files_of, rows
+from ra3kit.verify.prepared import unfit
+from ra3kit.verify.problem import Asserts, Problem
+
+CAPS = Caps()
+NAMES = ("ra3kit", "mbpp")
+"""Sets that are found without a path: the kit's own problems, and MBPP where evalplus keeps it."""
+
+
+@dataclass
+class Group:
+    """So many records of one kind, and the first of them."""
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, example: str) -> None:
+        self.count += 1
+        self.first = self.first or example
+
+
+@dataclass
+class Problems:
+    """What became of every record: `records == len(problems) + len(evaluation) + all of rejected`.
+
+    Args:
+        source: the path or name.
+        problems: for training, with unique ids. Of a forced evaluation set, `meta["evaluation"]` names it.
+        evaluation: problems that were read and are refused for training.
+        evaluation_sets: set -> how many, with the first; forced or not.
+        rejected: reason -> how many, with the first.
+        limited: problems that lost tests to `Caps`.
+        formats: format -> records.
+        forced: whether evaluation data was let through. A run that trains on it has to say so.
+        compared: evaluation set -> statements it was compared with by text; empty: names and ids alone were looked at.
+    """
+
+    source: str
+    records: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    evaluation: list[Problem] = field(default_factory=list)
+    evaluation_sets: dict[str, Group] = field(default_factory=dict)
+    rejected: dict[Reason, Group] = field(default_factory=dict)
+    limited: Group = field(default_factory=Group)
+    formats: Counter[str] = field(default_factory=Counter)
+    forced: bool = False
+    compared: Mapping[str, int] = field(default_factory=dict)
+
+    def for_training(self) -> list[Problem]:
+        """The problems to train on.
+
+        Raises:
+            DataError: there are none; says what became of the records, and how to force evaluation data.
+        """
+        if self.problems:
+            return self.problems
+        hint = " Evaluation data is trained on with force=True only, and the run says so." if self.evaluation else ""
+        raise DataError(f"path={self.source}: no problem to train on.{hint}\n{self.account()}")
+
+    def summary(self) -> dict[str, Any]:
+        """The counts, for a run's card."""
+        return {
+            "source": self.source,
+            "records": self.records,
+            "problems": len(self.problems),
+            "evaluation": {name: group.count for name, group in self.evaluation_sets.items()},
+            "forced": self.forced,
+            "rejected": {reason: group.count for reason, group in self.rejected.items()},
+            "limited": self.limited.count,
+            "formats": dict(self.formats),
+            "compared": dict(self.compared),
+        }
+
+    def account(self) -> str:
+        """The counts by reason, each with its first record, as lines."""
+        formats = ", ".join(self.formats) or "no known format"
+        lines = [f"{self.source}: {self.records} records ({formats})", f"  {len(self.problems):6d}  for training"]
+        verb = "FORCED, evaluation data of" if self.forced else "refused, evaluation data of"
+        lines += [_line(g.count, f"{verb} {name}", g.first) for name, g in self.evaluation_sets.items()]
+        lines += [_line(g.count, reason, g.first) for reason, g in self.rejected.items()]
+        if self.limited.count:
+            lines.append(_line(self.limited.count, "of these with fewer tests", self.limited.first))
+        if not self.compared:
+            lines.append("  not compared with any evaluation set by text: none at hand (RA3KIT_DATA)")
+        return "\n".join(lines)
+
+
+def _line(count: int, what: str, first: str) -> str:
+    text = " ".join(first.split())
+    return f"  {count:6d}  {what}, first {text[:140]}{'...' if len(text) > 140 else ''}"
+
+
+def read(
+    path: str | Path,
+    format: str | None = None,
+    force: bool = False,
+    caps: Caps = CAPS,
+    against: Iterable[str | Path] | None = None,
+) -> Problems:
+    """Read every record of a training set.
+
+    Args:
+        path: a file or folder (.jsonl, .json, gzipped or not, .parquet), or one of `NAMES`.
+        format: of `FORMATS`; None: told by each record's columns.
+        force: let evaluation data through as training problems.
+        caps: what is kept of a record.
+        against: folders or files with evaluation sets whose statements are looked for; None: `RA3KIT_DATA`.
+
+    Raises:
+        DataError: an unknown format, no such file or name, or a file that cannot be read to its end.
+    """
+    if format is not None and format not in FORMATS:
+        raise DataError(f"format={format!r}: allowed are {', '.join(FORMATS)}.{nearest(str(format), FORMATS)}")
+    if path == "ra3kit":
+        return _own(force)
+    index = index_of(against)
+    result = Problems(str(path), forced=force, compared=index.sets)
+    place = evalplus.locate("mbpp", None) if path == "mbpp" else Path(path).expanduser()
+    if not place.exists() and "/" not in str(path):
+        raise DataError(
+            f"path={path}: no such file or folder; sets by name: {', '.join(NAMES)}.{nearest(str(path), NAMES)}"
+        )
+    ids: set[str] = set()
+    contents: dict[bytes, str] = {}
+    for file in files_of(place):
+        named = by_name(file)
+        for row in rows(file, caps.record):
+            result.records += 1
+            try:
+                form, problem, cut = _convert(row.value, row.where, format, caps, result.formats)
+                _new(problem, ids, contents)
+            except Rejected as error:
+                result.rejected.setdefault(error.reason, Group()).add(f"{row.where}: {error}")
+                continue
+            if cut:
+                result.limited.add(f"{row.where}: {cut}")
+            _sort(result, problem, named or by_format(form, problem) or index.find(problem.prompt), row.where)
+    return result
+
+
+def _convert(value: Any, where: str, format: str | None, caps: Caps, formats: Counter[str]) -> tuple[str, Problem, str]:
+    if isinstance(value, Rejected):
+        raise value
+    if not isinstance(value, dict):
+        raise Rejected("malformed", f"a record is an object with named fields, not {type(value).__name__}")
+    form = format or detect(value)
+    if form is None or not FORMATS[form].columns <= set(value):
+        wanted = f"{format} needs {', '.join(sorted(FORMATS[format].columns))}; " if format else ""
+        raise Rejected("unknown format", f"{wanted}its columns are {', '.join(map(str, value)) or 'none'}")
+    formats[form] += 1
+    try:
+        problem = FORMATS[form].read(where, value)
+    except Rejected:
+        raise
+    except (DataError, ValueError, TypeError, AttributeError) as error:  # fields of types no one thought of
+        raise Rejected("malformed", f"{type(error).__name__ if not str(error) else error}") from error
+    cut = ""
+    if not isinstance(problem.tests, Asserts):
+        tests, cut = capped(problem.tests, caps)
+        problem = replace(problem, tests=tests)
+    if (why := unfit(problem)) is not None:
+        raise Rejected("unsupported checker", why)
+    return form, problem, cut
+
+
+def _new(problem: Problem, ids: set[str], contents: dict[bytes, str]) -> None:
+    """Raises Rejected: its id, or its statement with the same tests, was there before."""
+    digest = hashlib.sha256(repr((words_of(problem.prompt), problem.tests)).encode("utf-8", "replace")).digest()
+    if problem.id in ids:
+        raise Rejected("duplicate", f"the id {problem.id!r} was there before")
+    if digest in contents:
+        raise Rejected("duplicate", f"statement and tests are those of {contents[digest]}")
+    ids.add(problem.id)
+    contents[digest] = problem.id
+
+
+def _sort(result: Problems, problem: Problem, name: str | None, where: str) -> None:
+    if name is None:
+        result.problems.append(problem)
+        return
+    result.evaluation_sets.setdefault(name, Group()).add(where)
+    if result.forced:
+        result.problems.append(replace(problem, meta={**problem.meta, "evaluation": name}))
+    else:
+        result.evaluation.append(problem)
+
+
+def _own(force: bool) -> Problems:
+    """The kit's own problems: every second one is for training, the others are its test split."""
+    result = Problems("ra3kit", forced=force)
+    for number, problem in enumerate(embedded.load()):
+        result.records += 1
+        result.formats["ra3kit"] += 1
+        _sort(result, problem, "ra3kit, test split" if number % 2 else None, problem.id)
+    result.compared = {name: group.count for name, group in result.evaluation_sets.items()}
+    return result
