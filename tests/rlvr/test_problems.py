@@ -248,6 +248,12 @@ def test_every_container_gives_the_records_that_a_whole_read_gives(
     assert len(whole) == 6
 
 
+def test_a_number_over_two_chunks_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ra3kit.rlvr.problems.rows._CHUNK", 7)
+    (tmp_path / "x.json").write_text("[1234567890, 2]")
+    assert [row.value for row in rows(tmp_path / "x.json", 100)] == [1234567890, 2]
+
+
 def test_broken_files(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(APPS) + '\n{"a": \n' + json.dumps(DEEPCODER) + "\n")
     result = read(tmp_path / "a.jsonl", against=())
