@@ -248,7 +248,5 @@ def test_other_data_is_refused_and_named(path: Path, tmp_path: Path) -> None:
     em = {"warmup_steps": 4, "e_steps": 0, "m_steps": 2}
     run = Run(tmp_path, lambda: ra3(control=False), path)
     run.to_the_end(em, None, Checkpoints())
-    with pytest.raises(
-        RunError, match=r"was trained on other data \(data_hash: there '\w+', here '\w+'; \w+:"
-    ):
+    with pytest.raises(RunError, match=r"was trained on other data \(data_hash: there '\w+', here '\w+'; \w+:"):
         run.to_the_end(em, None, Checkpoints(), data_settings={"max_lines": 9})

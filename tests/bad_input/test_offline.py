@@ -91,7 +91,7 @@ def test_the_block_holds_and_counts(tmp_path: Path) -> None:
     tries = {
         "urllib.request.urlopen('http://127.0.0.1:9')": "import urllib.request",
         "socket.create_connection(('localhost', 9))": "import socket",
-        "httpx.get('http://127.0.0.1:9')": "import httpx",  # what the hub's client uses
+        "get_session().get('http://127.0.0.1:9')": "from huggingface_hub.utils import get_session",
     }
     for number, (attempt, first) in enumerate(tries.items()):
         before = len(desk.attempts())
