@@ -43,7 +43,9 @@ from ra3kit.testing.kills import (
 )
 
 KILLS_A_RUN = 8
-WEIGHTS = {"start": 1, "warmup": 2, "e": 3, "annotation": 4, "m": 3, "validation": 2, "saving": 4, "report": 1}
+WEIGHTS = {"start": 1, "warmup": 2, "e": 3, "annotation": 4, "m": 5, "validation": 2, "saving": 4, "report": 1}
+FIRST = {"start": 1, "warmup": 6, "e": 2}
+"""How often which phase is drawn: in the first start of a run, which is in its warm-up, and in later ones."""
 DELAY = 0.2
 """Seconds in the phase, at most, before the kill."""
 DAMAGE = 0.2
@@ -135,7 +137,8 @@ def one_run(
     run = killer.folder / name
     own = 0
     while True:
-        target = draw.choices(PHASES, [WEIGHTS[phase] for phase in PHASES])[0]
+        weights = WEIGHTS if own else FIRST
+        target = draw.choices(list(weights), list(weights.values()))[0]
         when = moment(target, draw.uniform(0, DELAY), draw.uniform(0.2, 1.2) * length) if own < most else never
         counts["resumes"] += own > 0
         end = killer.start(name, when)

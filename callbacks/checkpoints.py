@@ -20,7 +20,7 @@ from ra3kit.data.loader import PhaseLoader
 from ra3kit.data.module import data_hash
 from ra3kit.environment import versions
 from ra3kit.errors import RecipeError, RunError
-from ra3kit.training_state import Moment, content, model_tensors, optimizer_tensors, restore, take_moment
+from ra3kit.training_state import Moment, content, model_tensors, optimizer_tensors, restore, set_rng_state, take_moment
 
 VERSIONS = ("torch", "lightning", "transformers", "numpy")
 """Packages that the arithmetic of a run depends on."""
@@ -112,7 +112,7 @@ class Checkpoints(Checkpoint):
         self._wanted, self._moment = False, None
         run = Path(trainer.default_root_dir)
         target = checkpoints.place(run, trainer.global_step)
-        if not trainer.strategy.broadcast(target.exists()):
+        if not trainer.strategy.broadcast(target in checkpoints.find(run)):
             for logger in trainer.loggers:
                 logger.save()
             tensors, same = model_tensors(trainer)
@@ -146,6 +146,7 @@ class Resume(Callback):
 
     def __init__(self, checkpoint: Path | None):
         self.checkpoint = checkpoint
+        self._rng: list[dict[str, Any]] | None = None
         self._trains = False
 
     @property
@@ -168,10 +169,17 @@ class Resume(Callback):
             return
         path = Path(named)
         refuse_other_data(path, checkpoints.about(path).get("data"), data_facts(trainer))
-        restore(trainer, path, checkpoints.state(path))
+        saved = checkpoints.state(path)
+        restore(trainer, path, saved)
+        if trainer.reload_dataloaders_every_n_epochs != 1:  # type: ignore[attr-defined]
+            self._rng = saved["rng"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Set the random generators once more, where Lightning has just made a loader that it had already before."""
         self._trains = True
+        if self._rng is not None:
+            set_rng_state(self._rng, trainer.global_rank)
+            self._rng = None
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Where nothing was left to train, Lightning leaves out the end of training: the reports are made there."""

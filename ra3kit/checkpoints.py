@@ -306,7 +306,7 @@ def write(
     """Write a checkpoint: every process calls this, with its part of the sharded tensors.
 
     Args:
-        target: the folder, see `place`; it must not exist.
+        target: the folder, see `place`; a damaged one there is replaced, a whole one must not be.
         tensors: by name; sharded ones are written in pieces, others once.
         content: what `state` gives back, of the first process.
         facts: for `about.json`, of the first process; JSON.
@@ -343,6 +343,8 @@ def write(
         _write_synced(part / ABOUT, json.dumps(shown, indent=1).encode())
         for folder in (part / WEIGHTS, part):
             _sync_folder(folder)
+        if target.exists():
+            shutil.rmtree(target)
         part.rename(target)
         _sync_folder(target.parent)
 

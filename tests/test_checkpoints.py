@@ -83,6 +83,14 @@ def test_only_whole_ones_are_found_and_the_others_are_named(tmp_path: Path) -> N
             checkpoints.resolve(broken)
 
 
+def test_a_damaged_one_is_replaced(tmp_path: Path) -> None:
+    path = save(tmp_path, 7)
+    (path / "state.pt").unlink()
+    assert checkpoints.find(tmp_path) == []
+    assert save(tmp_path, 7) == path
+    assert checkpoints.find(tmp_path) == [path]
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such run or checkpoint folder"):
         checkpoints.resolve(tmp_path / "runs")

@@ -78,7 +78,8 @@ class ToyModel(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
     def summary_lines(self, trainer: L.Trainer) -> list[str]:
-        return [f"toy loss    {self.losses[-1]:.3f} after {trainer.global_step} steps"]
+        last = self.losses[-1] if self.losses else float("nan")  # none, where a finished run was only reported again
+        return [f"toy loss    {last:.3f} after {trainer.global_step} steps"]
 
 
 class NoKeywords(ToyModel):
