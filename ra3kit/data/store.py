@@ -66,7 +66,8 @@ class StoreWriter:
         with _named_failure(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         known = written_provenance(self.folder)
-        if known is None and any(self.folder.iterdir()):
+        # "writing.tmp" alone: a writer was killed in its very first act
+        if known is None and any(path.name != "writing.tmp" for path in self.folder.iterdir()):
             raise DataError(f"{self.folder} is not empty and holds no store. Choose another folder.")
         if known is not None:
             _refuse_other(self.folder, known, self.provenance)

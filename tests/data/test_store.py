@@ -9,7 +9,7 @@ import pytest
 
 from ra3kit.data.store import BootstrappedStore, StoreWriter
 from ra3kit.data.trajectory import Trajectory
-from ra3kit.errors import DataError
+from ra3kit.errors import DataError, RunError
 
 PROVENANCE = {"tokenizer": "abc", "iteration": 1, "settings": {"c": 0.05, "lengths": (1, 2)}}
 
@@ -104,6 +104,46 @@ def test_an_interrupted_writer_goes_on(tmp_path: Path) -> None:
     assert again.next_index == 25
     assert not list(folder.glob("*.tmp"))
     assert all(same(a, b) for a, b in zip(BootstrappedStore.open(folder), DATA, strict=True))
+
+
+def test_a_writer_killed_in_its_first_act_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "writing.tmp").write_text("{")
+    assert len(write(tmp_path / "store")) == 25
+    assert not list((tmp_path / "store").glob("*.tmp"))
+
+
+def test_shards_in_any_order_from_several_writers(tmp_path: Path) -> None:
+    one, two = (StoreWriter(tmp_path / "store", PROVENANCE, 10) for _ in range(2))
+    assert one.missing(25) == two.missing(25) == [0, 1, 2]
+    two.write(2, DATA[20:])
+    one.write(1, DATA[10:20])
+    with pytest.raises(DataError, match="shard 1 is already written"):
+        one.write(1, DATA[10:20])
+    with pytest.raises(DataError, match=r"shard 0 is missing but shard-00001\.arrow is there"):
+        one.finish()
+    again = StoreWriter(tmp_path / "store", PROVENANCE, 10)
+    assert again.missing(25) == [0]
+    with pytest.raises(DataError, match="shard 1 has 10 trajectories where 9 belong"):
+        again.missing(19)
+    again.write(0, DATA[:10])
+    again.finish()
+    store = BootstrappedStore.open(tmp_path / "store")
+    assert all(same(a, b) for a, b in zip(store, DATA, strict=True))
+
+
+def test_a_full_disk_is_named_and_whole_shards_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = StoreWriter(tmp_path / "store", PROVENANCE, 10)
+    writer.write(0, DATA[:10])
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(RunError, match=r"store could not be written: .*No space left on device.*whole stay"):
+            writer.write(1, DATA[10:20])
+    assert StoreWriter(tmp_path / "store", PROVENANCE, 10).missing(25) == [1, 2]
 
 
 @pytest.mark.parametrize("moment", ["shard", "manifest"])
