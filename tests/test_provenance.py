@@ -179,7 +179,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_file_of_a_run_is_accounted_for(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["ra3kit", "fit", "x.secret=abc"])
+    monkeypatch.setattr(sys, "argv", ["ra3kit", "fit", "x.secret=open-sesame"])
     monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
     folder = tmp_path / "run"
     module, few = ra3(), data(path, max_snippets=8, max_val_snippets=2)
@@ -202,7 +202,7 @@ def test_every_file_of_a_run_is_accounted_for(path: Path, tmp_path: Path, monkey
     assert start["here"] == json.loads(json.dumps(commit(Path.cwd())))
     assert start["environment"]["packages"]["torch"].startswith("2.")
     text = (folder / provenance.FILE).read_text()
-    assert "abc" not in text
+    assert "open-sesame" not in text
     assert "hf_0123456789" not in text
 
 
