@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ra3kit import __version__
+from ra3kit.environment import versions as installed
 from ra3kit.evaluation.passk import Score, verdict_counts
 from ra3kit.evaluation.score import PICTURE, Results
 from ra3kit.verify.problem import Status
@@ -28,13 +28,7 @@ COLORS: dict[Status, str] = {
 
 def versions() -> dict[str, str]:
     """What a score may depend on: Python, ra3kit and the libraries."""
-    found = {"python": platform.python_version(), "ra3kit": __version__}
-    for name in VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return {"python": platform.python_version(), "ra3kit": __version__, **installed(VERSIONED)}
 
 
 def table_lines(results: Results) -> list[str]:
