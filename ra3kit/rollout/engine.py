@@ -130,7 +130,7 @@ class Engine:
         max_new_tokens: int = 256,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        stop: Sequence[str] = (),
+        stop: Sequence[str] | Sequence[Sequence[str]] = (),
         names: Sequence[str] | None = None,
         on_done: Callable[[int, Completion], None] | None = None,
     ) -> list[list[Completion]]:
@@ -142,7 +142,8 @@ class Engine:
             seed: with the prompt's name and the sample's number it fixes every draw.
             max_new_tokens: most sampled tokens.
             temperature: >= 0; 0 is greedy. top_p: in (0, 1].
-            stop: strings that end a sample; its text is cut before them, its ids are kept.
+            stop: strings that end a sample; its text is cut before them, its ids are kept. Or such strings for each
+                prompt.
             names: a name for each prompt, the key of its draws; default: its index.
             on_done: called with (prompt index, completion) as each finishes.
 
@@ -157,7 +158,7 @@ class Engine:
         if self._texts is None:
             self._texts = token_bytes(self.tokenizer)
         ends = frozenset({self.tokenizer.eos_token_id})
-        stops = tuple(text.encode() for text in stop)
+        stops = _stops_of_each(stop, len(prompts))
         jobs = []
         for index, prompt in enumerate(prompts):
             if not len(prompt) or len(prompt) + max_new_tokens > self.capacity:
@@ -167,7 +168,7 @@ class Engine:
                 )
             name = names[index] if names is not None else str(index)
             jobs += [
-                GenerateJob(list(prompt), stream_key(seed, name, i), self._texts, ends, stops, max_new_tokens)
+                GenerateJob(list(prompt), stream_key(seed, name, i), self._texts, ends, stops[index], max_new_tokens)
                 for i in range(n)
             ]
         return self._collect(jobs, n, Sampler(self.grammar.to(self._device), temperature, top_p), on_done)
@@ -384,3 +385,10 @@ class Engine:
             for i, reply in zip(drawing, zip(got.tokens, got.log_q, got.raw, got.think, strict=True), strict=True):
                 drawn[i] = reply
         return logps, drawn
+
+
+def _stops_of_each(stop: Sequence[str] | Sequence[Sequence[str]], prompts: int) -> list[tuple[bytes, ...]]:
+    """The stop strings of every prompt, encoded."""
+    if all(isinstance(text, str) for text in stop):
+        return [tuple(str(text).encode() for text in stop)] * prompts
+    return [tuple(text.encode() for text in own) for own in stop]
