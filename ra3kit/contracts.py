@@ -112,6 +112,13 @@ CONTRACTS = (
         "by Lightning's trainer: what `fit` trains, `RA3Module` or a `BasePolicy` alone",
     ),
     Contract(
+        "reward",
+        "ra3kit.rlvr.rewards.Reward",
+        "model.reward",
+        "check_reward",
+        "on each answer of a step of RLVR, once it is judged: `reward(answer, max_new_tokens)`, and `outcome`",
+    ),
+    Contract(
         "verifier",
         "ra3kit.verify.verifier.Verifier",
         "",

@@ -15,6 +15,7 @@ from ra3kit.testing.conformance.policy import check_policy
 from ra3kit.testing.conformance.posterior import check_posterior
 from ra3kit.testing.conformance.prior import check_prior
 from ra3kit.testing.conformance.report import Clause, Report
+from ra3kit.testing.conformance.reward import check_reward
 from ra3kit.testing.conformance.segmenter import check_segmenter
 from ra3kit.testing.conformance.verifier import VerifierBackend, check_benchmark, check_verifier_backend
 
@@ -31,6 +32,7 @@ __all__ = [
     "check_policy",
     "check_posterior",
     "check_prior",
+    "check_reward",
     "check_segmenter",
     "check_tokenizer_spec",
     "check_verifier_backend",
