@@ -1,7 +1,8 @@
 """Attention over packed ids `[1, n]`, registered with transformers as "ra3" so that its model code stays as it is.
 
-Two layouts say which tokens see which:
+Three layouts say which tokens see which:
 - `PackedLayout`: sequences side by side in one row, each causal within itself (training and scoring).
+- `BranchLayout`: the same, where several sequences begin alike and what they share stands there once (GRPO's groups).
 - `SlotLayout`: some tokens for each of many rows whose earlier keys and values lie in static cache slots (rollouts).
 
 Call a model with `layout=...` and `use_cache=False`, without an attention mask (a mask or a cache would let the
@@ -69,6 +70,110 @@ class PackedLayout:
         out = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=grouped)
         assert isinstance(out, Tensor)  # not the log-sum-exp too
         return out[None]
+
+
+@dataclass(frozen=True)
+class BranchLayout:
+    """Trunks with branches side by side in the packed row: a branch sees its whole trunk, and itself up to here.
+
+    A prompt with g answers costs the prompt once instead of g times, and gives the same hidden states and gradients.
+
+    Args:
+        trees: of each its trunk's length, >= 1, and its branches' lengths, each >= 1; they sum to n.
+    """
+
+    trees: tuple[tuple[int, tuple[int, ...]], ...]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float) -> Tensor:
+        """q [1, h, n, d], k and v [1, kv, n, d] -> [1, n, h, d]."""
+        if not dropout and has_varlen(q):
+            return self.all_at_once(q, k, v, scale)
+        parts = []
+        end = 0
+        for trunk, branches in self.trees:
+            start, end = end, end + trunk
+            k_trunk, v_trunk = k[:, :, start:end], v[:, :, start:end]
+            parts.append(
+                F.scaled_dot_product_attention(
+                    q[:, :, start:end],
+                    k_trunk,
+                    v_trunk,
+                    is_causal=True,
+                    scale=scale,
+                    dropout_p=dropout,
+                    enable_gqa=True,
+                )
+            )
+            for branch in branches:
+                start, end = end, end + branch
+                parts.append(
+                    F.scaled_dot_product_attention(
+                        q[:, :, start:end],
+                        torch.cat([k_trunk, k[:, :, start:end]], 2),
+                        torch.cat([v_trunk, v[:, :, start:end]], 2),
+                        attn_mask=_branch_mask(branch, trunk, matmul_dtype(q), q.device),
+                        scale=scale,
+                        dropout_p=dropout,
+                        enable_gqa=True,
+                    )
+                )
+        return torch.cat(parts, dim=2).transpose(1, 2)
+
+    def all_at_once(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """The same in one kernel: keys and values of a trunk are copied for each of its branches, queries are not.
+
+        Tested with a stand-in for the kernel, as `PackedLayout.all_at_once`.
+        """
+        dtype = matmul_dtype(q)
+        q, k, v = (x[0].transpose(0, 1).to(dtype) for x in (q, k, v))  # [n, heads, d]
+        index, queries, keys = _branch_plan(self.trees, q.device)
+        q_ends, k_ends = _ends(queries, q.device), _ends(keys, q.device)
+        grouped = q.shape[1] != k.shape[1]
+        out = varlen_attn(
+            q,
+            k[index],
+            v[index],
+            q_ends,
+            k_ends,
+            max(queries),
+            max(keys),
+            scale=scale,
+            window_size=(-1, 0),  # causal, the last query beside the last key
+            enable_gqa=grouped,
+        )
+        assert isinstance(out, Tensor)  # not the log-sum-exp too
+        return out[None]
+
+
+@lru_cache(maxsize=512)
+def _branch_mask(branch: int, trunk: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[b, t + b], 0 where a branch may look; kept, as every layer of a forward wants the same."""
+    with torch.inference_mode(False):
+        return past_mask(branch, trunk, dtype).to(device)
+
+
+@lru_cache(maxsize=8)
+def _branch_plan(
+    trees: tuple[tuple[int, tuple[int, ...]], ...], device: torch.device
+) -> tuple[Tensor, tuple[int, ...], tuple[int, ...]]:
+    """Packed index of every key in the order of the queries' sequences, and those sequences' lengths and keys."""
+    index: list[int] = []
+    queries: list[int] = []
+    keys: list[int] = []
+    end = 0
+    for trunk, branches in trees:
+        stem = range(end, end + trunk)
+        end += trunk
+        index += stem
+        queries.append(trunk)
+        keys.append(trunk)
+        for branch in branches:
+            index += [*stem, *range(end, end + branch)]
+            queries.append(branch)
+            keys.append(trunk + branch)
+            end += branch
+    with torch.inference_mode(False):
+        return torch.tensor(index).to(device), tuple(queries), tuple(keys)
 
 
 @lru_cache(maxsize=8)
@@ -271,7 +376,7 @@ def attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    layout: PackedLayout | SlotLayout | None = None,
+    layout: PackedLayout | BranchLayout | SlotLayout | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """The function transformers calls in every attention layer (see ALL_ATTENTION_FUNCTIONS).

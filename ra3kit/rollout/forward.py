@@ -11,14 +11,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ra3kit.models import base_model
-from ra3kit.rollout.attention import PackedLayout, SlotLayout
+from ra3kit.rollout.attention import BranchLayout, PackedLayout, SlotLayout
 
 SCORE_CHUNK = 1024
 """Tokens whose logits exist at once while scoring: 1024 x 151,936 float32 logits are 0.6 GiB."""
 
 
 def hidden_states(
-    model: torch.nn.Module, ids: Int[Tensor, " n"], positions: Int[Tensor, " n"], layout: PackedLayout | SlotLayout
+    model: torch.nn.Module,
+    ids: Int[Tensor, " n"],
+    positions: Int[Tensor, " n"],
+    layout: PackedLayout | BranchLayout | SlotLayout,
 ) -> Float[Tensor, "n h"]:
     """Last hidden states of packed ids; `positions` restart with each sequence."""
     hf = base_model(model)
@@ -50,12 +53,17 @@ def head_logits(model: torch.nn.Module, hidden: Float[Tensor, "m h"]) -> Float[T
 
 
 def target_logps(
-    model: torch.nn.Module, hidden: Float[Tensor, "m h"], targets: Int[Tensor, " m"]
+    model: torch.nn.Module, hidden: Float[Tensor, "m h"], targets: Int[Tensor, " m"], temperature: float = 1.0
 ) -> Float[Tensor, " m"]:
-    """log p(target | prefix) in float32 nats, a chunk of tokens at a time. For scoring, without gradient."""
+    """log p(target | prefix) in float32 nats, a chunk of tokens at a time. For scoring, without gradient.
+
+    p is softmax(logits / temperature).
+    """
     parts = []
     for start in range(0, len(targets), SCORE_CHUNK):
         logits = head_logits(model, hidden[start : start + SCORE_CHUNK])
+        if temperature != 1:
+            logits /= temperature
         chosen = logits.gather(1, targets[start : start + SCORE_CHUNK, None]).squeeze(1)
         parts.append(chosen - logits.logsumexp(-1))
     return torch.cat(parts) if parts else hidden.new_zeros(0)
