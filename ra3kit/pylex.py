@@ -50,15 +50,19 @@ class Scan:
     comments: list[tuple[int, int]]
 
 
-def scan(text: str) -> Scan:
+def scan(text: str, recover: bool = True) -> Scan:
     """Find lines, logical lines and comments. Never fails.
+
+    Args:
+        recover: give up an open bracket where only a statement can follow. False: never, so that whether a logical line
+            begins somewhere depends on the text before it alone.
 
     >>> found = scan("x = (1,  # one\\n     2)\\ny = '#'\\n")
     >>> found.line_starts, sorted(found.logical_starts), found.comments
     ([0, 15, 23], [0, 23, 31], [(9, 14)])
     """
     starts = [0, *(m.end() for m in _LINE_END.finditer(text))]
-    lexer = _Lexer(text)
+    lexer = _Lexer(text, recover)
     lexer.run()
     return Scan([s for s in starts if s < len(text)], lexer.logical, lexer.comments)
 
@@ -74,6 +78,7 @@ class _Frame:
 @dataclass
 class _Lexer:
     text: str
+    recover: bool
     stack: list[_Frame] = field(default_factory=list)
     logical: set[int] = field(default_factory=lambda: {0})
     comments: list[tuple[int, int]] = field(default_factory=list)
@@ -111,7 +116,7 @@ class _Lexer:
         return end
 
     def _newline(self, end: int) -> None:
-        if self.stack and _STATEMENT.match(self.text, end):
+        if self.recover and self.stack and _STATEMENT.match(self.text, end):
             self.stack.clear()  # broken text: no bracket can hold a statement
         if not self.stack:
             self.logical.add(end)

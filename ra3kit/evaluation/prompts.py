@@ -182,15 +182,18 @@ def without_unfinished_line(text: str) -> str:
     return text[: text.rfind("\n") + 1]
 
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+"""A code block: its language and its code."""
+PYTHON = ("python", "python3", "py")
+"""What a block's language is called where it is Python."""
 
 
 def code_block(text: str, name: str | None = None) -> str | None:
     """The code of a chat answer: its last Python block that defines `name`, else its last Python block, else its last
     block of any kind; None without a block. A block that was not closed counts.
     """
-    blocks = [(language.lower(), code) for language, code in _FENCE.findall(text)]
-    python = [code for language, code in blocks if language in ("python", "python3", "py")]
+    blocks = [(language.lower(), code) for language, code in FENCE.findall(text)]
+    python = [code for language, code in blocks if language in PYTHON]
     defines = re.compile(rf"^\s*(?:async\s+)?(?:def|class)\s+{re.escape(name)}\b", re.MULTILINE) if name else None
     defining = [code for code in python if defines and defines.search(code)]
     found = defining or python or [code for _, code in blocks]
