@@ -213,6 +213,12 @@ class SlotCache:
         heads, dim = store.shape[1:]
         return store.view(self.slots, self.capacity, heads, dim).transpose(1, 2)
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        """The first `length` positions of one slot, also in another."""
+        start, to = source * self.capacity, target * self.capacity
+        for store in (*self.keys, *self.values):
+            store[to : to + length] = store[start : start + length]
+
 
 def head_shape(config: PretrainedConfig) -> tuple[int, int]:
     """(key-value heads, head dimension) of a model."""

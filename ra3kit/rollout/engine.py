@@ -167,8 +167,9 @@ class Engine:
                     f"together at most capacity={self.capacity}"
                 )
             name = names[index] if names is not None else str(index)
+            ids = tuple(prompt)
             jobs += [
-                GenerateJob(list(prompt), stream_key(seed, name, i), self._texts, ends, stops[index], max_new_tokens)
+                GenerateJob(ids, stream_key(seed, name, i), self._texts, ends, stops[index], max_new_tokens)
                 for i in range(n)
             ]
         return self._collect(jobs, n, Sampler(self.grammar.to(self._device), temperature, top_p), on_done)
@@ -252,24 +253,26 @@ class Engine:
         # the longest first: what is left at the end, when slots run dry, is short
         queue = sorted(range(len(jobs)), key=lambda index: jobs[index].positions)
         rows: dict[int, tuple[int, Feed]] = {}  # slot -> (job index, its next feed)
+        prefixes = _Prefixes(cache)
         for slot in range(min(self.slots, len(jobs))):
             index = queue.pop()
-            rows[slot] = (index, jobs[index].first())
+            prefixes.start(slot, index, jobs[index], rows)
         while rows:
             batch = self._admit(rows)
             for slot, reply in zip(
                 batch, self._call(cache, [rows[s] for s in batch], batch, jobs, sampler), strict=True
             ):
                 index, _ = rows[slot]
-                feed = jobs[index].next(*reply)
+                feed = jobs[index].first() if prefixes.was_fed(slot) else jobs[index].next(*reply)
                 if feed is not None:
                     rows[slot] = (index, feed)
                     continue
                 del rows[slot]
                 if queue:
                     fresh = queue.pop()
-                    rows[slot] = (fresh, jobs[fresh].first())
+                    prefixes.start(slot, fresh, jobs[fresh], rows)
                 yield index, jobs[index]
+            prefixes.serve_waiting(jobs, rows)
 
     def _admit(self, rows: dict[int, tuple[int, Feed]]) -> list[int]:
         """Slots that take part in the next call: single-token rows first, then chunks while they fit."""
@@ -385,6 +388,54 @@ class Engine:
             for i, reply in zip(drawing, zip(got.tokens, got.log_q, got.raw, got.think, strict=True), strict=True):
                 drawn[i] = reply
         return logps, drawn
+
+
+class _Prefixes:
+    """What several jobs begin with is computed once: the others copy it from a slot that holds it."""
+
+    def __init__(self, cache: SlotCache):
+        self._cache = cache
+        self._held: dict[int, tuple[int, ...]] = {}  # slot -> the prefix that lies, or is about to lie, at its start
+        self._feeding: set[int] = set()
+        self._waiting: list[tuple[int, int, int]] = []  # (slot, job index, slot it copies from)
+
+    def start(self, slot: int, index: int, job: Job[Any], rows: dict[int, tuple[int, Feed]]) -> None:
+        """Begin a job in a free slot."""
+        prefix = job.shared
+        if not prefix:
+            self._held.pop(slot, None)
+            rows[slot] = (index, job.first())
+        elif self._held.get(slot) == prefix:  # left by the job before
+            rows[slot] = (index, job.first())
+        elif (source := next((s for s, held in self._held.items() if held == prefix), None)) is None:
+            self._held[slot] = prefix
+            self._feeding.add(slot)
+            rows[slot] = (index, Feed(list(prefix), 0, score=False))
+        elif source in self._feeding:
+            self._held.pop(slot, None)
+            self._waiting.append((slot, index, source))
+        else:
+            self._copy(source, slot, prefix)
+            rows[slot] = (index, job.first())
+
+    def was_fed(self, slot: int) -> bool:
+        """Whether the call that was just made fed this slot a prefix."""
+        if slot not in self._feeding:
+            return False
+        self._feeding.remove(slot)
+        return True
+
+    def serve_waiting(self, jobs: Sequence[Job[Any]], rows: dict[int, tuple[int, Feed]]) -> None:
+        """Copy the prefixes that the last call has fed to the slots that wait for them."""
+        for slot, index, source in self._waiting:
+            if source not in self._feeding:
+                self._copy(source, slot, jobs[index].shared)
+                rows[slot] = (index, jobs[index].first())
+        self._waiting = [entry for entry in self._waiting if entry[2] in self._feeding]
+
+    def _copy(self, source: int, slot: int, prefix: tuple[int, ...]) -> None:
+        self._cache.copy(source, slot, len(prefix))
+        self._held[slot] = prefix
 
 
 def _stops_of_each(stop: Sequence[str] | Sequence[Sequence[str]], prompts: int) -> list[tuple[bytes, ...]]:

@@ -49,6 +49,9 @@ class Job(Protocol[R_co]):
 
     key: int
     """64-bit key of its draws."""
+    shared: tuple[int, ...]
+    """Ids at its beginning that other jobs may begin with too. The engine puts them into the slot, by feeding them or
+    by copying them from a slot that has them, before it asks for the first feed. () for none."""
 
     @property
     def positions(self) -> int:
@@ -104,6 +107,7 @@ class RolloutJob:
     """Force a snippet's lines and draw a latent before each line that may have one; q sees the prefix (the paper)."""
 
     lookahead = 0
+    shared: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -268,7 +272,7 @@ class GenerateJob:
 
     def __init__(
         self,
-        prompt: list[int],
+        prompt: tuple[int, ...],
         key: int,
         texts: list[bytes | None],
         end_ids: frozenset[int],
@@ -277,6 +281,7 @@ class GenerateJob:
     ):
         """texts: the bytes of every token (`ra3kit.latents.token_bytes`), which stop strings are looked for in."""
         self.key, self._prompt, self._texts, self._end_ids = key, prompt, texts, end_ids
+        self.shared = prompt[:-1]
         self._stop, self._most = stop, max_new_tokens
         self._ids: list[int] = []
         self._log_q: list[float] = []
@@ -289,7 +294,7 @@ class GenerateJob:
         return len(self._prompt) + self._most
 
     def first(self) -> Feed:
-        return Feed(self._prompt, 0, NO_DRAW, Place.FREE, 0, score=False)
+        return Feed([self._prompt[-1]], len(self._prompt) - 1, NO_DRAW, Place.FREE, 0, score=False)
 
     def next(self, logps: list[float], token: int, log_q: float, raw: float, think: float) -> Feed | None:
         self._ids.append(token)

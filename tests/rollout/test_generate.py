@@ -78,6 +78,15 @@ def test_samples_do_not_depend_on_the_other_prompts(world: Any, prompts: list[li
     assert [rows[0].ids for rows in fewer] == [rows[0].ids for rows in expected]
 
 
+@pytest.mark.parametrize("slots", [1, 3, 32])
+def test_a_prompt_is_fed_once_for_all_its_samples(world: Any, prompts: list[list[int]], slots: int) -> None:
+    """Each sample feeds the prompt's last token and its own but the last; what was before is copied."""
+    engine = world.engine(slots=slots)
+    rows = engine.generate(prompts, n=6, seed=5, max_new_tokens=7)
+    sampled = sum(len(row.ids) for row in _flat(rows))
+    assert engine.stats.tokens == sum(len(prompt) - 1 for prompt in prompts) + sampled
+
+
 def test_the_end_token_ends_a_sample(world: Any, prompts: list[list[int]]) -> None:
     end = world.tokenizer.eos_token_id
     bias = world.model.lm_head.bias
