@@ -35,6 +35,7 @@ KINDS = (
     (r"checkpoints/[^/]+\.ckpt", "checkpoint", "ModelCheckpoint"),
     (r"model(-[^/]+)?", "model", "RunReport"),
     (r"eval/[^/]+/[^/]+", "samples and scores", "PassAtK"),
+    (r"samples/[^/]+", "sampled answers", "RLVRMonitor"),
     (r"results\.json", "results", "RunReport"),
     (r"report\.md", "report", "RunReport"),
     (r"report\.png", "picture", "RunReport"),
@@ -42,7 +43,7 @@ KINDS = (
 )
 """Pattern of the path in the run folder, kind, who makes it; the last that fits. Others are kept as "other"."""
 
-INSIDE = {"store": 1, "checkpoints": 1, "eval": 2}
+INSIDE = {"store": 1, "checkpoints": 1, "eval": 2, "samples": 1}
 """Folders that hold artefacts instead of being one, and how deep."""
 
 FINISHED_BY = {"store": "manifest.json", "eval": "results.json"}

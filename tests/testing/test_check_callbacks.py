@@ -11,6 +11,7 @@ from clauses import assert_all_shown, assert_breaks
 
 from ra3kit.callbacks.em_switch import EMSwitch
 from ra3kit.callbacks.latent_monitor import LatentMonitor, PeakMemory
+from ra3kit.callbacks.rlvr_monitor import RLVRMonitor
 from ra3kit.testing import check_callback, check_em_switch
 
 
@@ -158,7 +159,7 @@ BROKEN_CALLBACKS = [
 
 
 @pytest.mark.parametrize(
-    "callback", [LatentMonitor(every=1), PeakMemory(), CountsAndSaves()], ids=lambda c: type(c).__name__
+    "callback", [LatentMonitor(every=1), PeakMemory(), RLVRMonitor(), CountsAndSaves()], ids=lambda c: type(c).__name__
 )
 def test_sound_callbacks_pass(callback: L.Callback) -> None:
     assert check_callback(callback).checked == ["base", "runs", "state", "watches"]
