@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ra3kit import checkpoints
-from ra3kit.data.loader import PhaseLoader
+from ra3kit.data.loader import StepLoader
 from ra3kit.data.module import data_hash
 from ra3kit.environment import versions
 from ra3kit.errors import RecipeError, RunError
@@ -202,7 +202,7 @@ def data_facts(trainer: L.Trainer) -> dict[str, Any] | None:
     if not hasattr(data, "data_hash"):
         return None
     summary = data.summary()
-    names = ("data_hash", "files", "train_snippets", "train_code_tokens", "val_snippets", "val_code_tokens")
+    names = ("data_hash", "problems", "files", "train_snippets", "train_code_tokens", "val_snippets", "val_code_tokens")
     facts = {name: summary[name] for name in names if name in summary}
     if getattr(data, "warmup_path", None) is not None:
         facts["warmup_hash"] = data_hash(data.warmup)
@@ -229,7 +229,7 @@ def _can_go_on_here(trainer: L.Trainer, module: L.LightningModule, batch_idx: in
     if loop.batch_progress.is_last_batch or getattr(module, "phase_over", False) or loop._should_accumulate():
         return False
     validates = trainer.val_check_batch not in (None, float("inf")) and (batch_idx + 1) % trainer.val_check_batch == 0
-    return isinstance(trainer.train_dataloader, PhaseLoader) and not validates
+    return isinstance(trainer.train_dataloader, StepLoader) and not validates
 
 
 def _is_stopping(trainer: L.Trainer) -> bool:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
-from torch.distributed.tensor import DTensor
 
 from ra3kit import __version__
 from ra3kit.abstraction.em import ANNOTATE_CHUNK, Phase, RA3Module
@@ -19,6 +16,7 @@ from ra3kit.data.tokenizer import tokenizer_id
 from ra3kit.errors import RecipeError
 from ra3kit.progress import track
 from ra3kit.ranges import check_number
+from ra3kit.sharding import fingerprint
 
 
 class EMSwitch(Callback):
@@ -203,16 +201,6 @@ def provenance(module: RA3Module, data: Any) -> dict[str, Any]:
         "e_updates": module.e_updates,
         "weights": fingerprint(module.posterior.model),
     }
-
-
-def fingerprint(model: torch.nn.Module) -> str:
-    """A hash of a model's weights, 16 hex digits; of sharded ones too, where every process must call it."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in model.state_dict().items():
-        whole = value.full_tensor() if isinstance(value, DTensor) else value
-        digest.update(name.encode())
-        digest.update(whole.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def set_aside_of_other_weights(folder: Path, made_by: Mapping[str, Any]) -> None:

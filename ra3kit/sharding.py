@@ -15,6 +15,7 @@ A model that is not sharded passes through both unchanged.
 from __future__ import annotations
 
 import copy
+import hashlib
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -173,3 +174,13 @@ def whole_state_dict(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     tied = set(hf._tied_weights_keys or ()) if hf.config.tie_word_embeddings else set()
     weights: dict[str, Any] = get_model_state_dict(hf, options=options)
     return {name: value for name, value in weights.items() if name not in tied}
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """A hash of a model's weights, 16 hex digits; of sharded ones too, where every process must call it."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in model.state_dict().items():
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        digest.update(name.encode())
+        digest.update(whole.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

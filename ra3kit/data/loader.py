@@ -1,12 +1,13 @@
-"""The training loader of one EM phase: which snippets go into which step on which rank, in a fixed, resumable order.
+"""Which data goes into which step on which rank, in a fixed, resumable order.
 
-The order is a permutation drawn from (seed, phase, epoch, pass). Steps are planned for all ranks together and then
-shared out, so every rank has the same number of steps, each snippet is on one rank once per pass, and what a step
-trains on does not depend on the number of ranks.
+Steps are planned for all ranks together and then shared out, so every rank has the same number of steps, each item is
+on one rank once per pass, and what a step trains on does not depend on the number of ranks. `PhaseLoader` is that of
+one EM phase: its order is a permutation drawn from (seed, phase, epoch, pass).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ra3kit.data.packing import StepBatch, plain_length, rows_of, step_batch
+from ra3kit.data.packing import plain_length, rows_of, step_batch
 from ra3kit.data.store import BootstrappedStore
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import DataError
@@ -24,7 +25,82 @@ PHASES: tuple[Phase, ...] = ("ntp", "warmup", "e", "m", "val")
 """Next-token prediction on expert snippets, on warm-up snippets; E-step; M-step; held-out. Places seed the orders."""
 
 
-class PhaseLoader:
+class StepLoader(ABC):
+    """What Lightning and the checkpoints need of a loader: an order that is planned ahead, and a position in it.
+
+    A subclass plans the steps of `epoch` in `_plan` (and calls it when it is ready to), makes the batch of one in
+    `batch`, and says in `_identity` what must be the same for a position to mean the same.
+
+    Args:
+        seed, epoch: fix the order.
+        rank, world: this process and how many share the data.
+    """
+
+    batch_sampler = None  # Lightning asks what has a sampler for this, too
+    _place: tuple[str, ...] = ("epoch",)
+    _steps: list[list[int]]
+
+    def __init__(self, seed: int, epoch: int, rank: int, world: int) -> None:
+        self.seed, self.epoch, self.rank, self.world = seed, epoch, rank, world
+        self.position = 0
+        self._from = 0
+
+    @property
+    def sampler(self) -> StepLoader:
+        """Where Lightning looks for the `set_epoch` that it calls at the start of every epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another epoch has another order, of as many steps; the one that is planned already stays as it is."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.position = self._from = 0
+            self._steps = self._plan()
+
+    def __len__(self) -> int:
+        """Steps in this epoch, whatever the position."""
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[Any]:
+        start, self._from = self._from, 0
+        self.position = start
+        for step in range(start, len(self)):
+            self.position = step + 1
+            yield self.batch(step)
+
+    @abstractmethod
+    def batch(self, step: int) -> Any:
+        """What this rank does in a step, from 0 to len - 1."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands; counts the batches given out."""
+        return {**self._identity(), "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after `position` batches. The state of another phase or epoch means that a new one begins: from 0.
+
+        Raises:
+            DataError: same phase and epoch, but other data, seed or step size.
+        """
+        here = self._identity()
+        if any(state[name] != here[name] for name in self._place):
+            return
+        if differ := {k: (state[k], v) for k, v in here.items() if state[k] != v}:
+            raise DataError(
+                f"the loader cannot resume: (saved, now) differ in {differ}. Use the saved recipe and data."
+            )
+        self._from = self.position = state["position"]
+
+    @abstractmethod
+    def _identity(self) -> dict[str, Any]:
+        """What a position is a position of: everything that fixes the order, as JSON."""
+
+    @abstractmethod
+    def _plan(self) -> list[list[int]]:
+        """The items of every step of `epoch`, all ranks together."""
+
+
+class PhaseLoader(StepLoader):
     """Gives `StepBatch` in phases ntp, warmup and m, and `list[Trajectory]` in phases e and val.
 
     Args:
@@ -40,6 +116,8 @@ class PhaseLoader:
     Raises:
         DataError: no data, or fewer snippets (in a step, or at all) than ranks.
     """
+
+    _place = ("phase", "epoch")
 
     def __init__(
         self,
@@ -60,38 +138,11 @@ class PhaseLoader:
         counted = phase in ("e", "val")
         if size < (world if counted else 1):
             raise DataError(f"phase {phase!r}: a step of {size} cannot be shared by {world} processes.")
+        super().__init__(seed, epoch, rank, world)
         self.data, self.phase, self.size, self.tokens_per_forward = data, phase, size, tokens_per_forward
-        self.seed, self.epoch, self.rank, self.world = seed, epoch, rank, world
-        self.position = 0
-        self._from = 0
         self._lengths, self._plain_lengths = _lengths(data)
         self._most = steps
         self._steps = self._plan()
-
-    batch_sampler = None  # Lightning asks what has a sampler for this, too
-
-    @property
-    def sampler(self) -> PhaseLoader:
-        """Where Lightning looks for the `set_epoch` that it calls at the start of every epoch."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Another epoch has another order, of as many steps; the one that is planned already stays as it is."""
-        if epoch != self.epoch:
-            self.epoch = epoch
-            self.position = self._from = 0
-            self._steps = self._plan()
-
-    def __len__(self) -> int:
-        """Steps in this phase, whatever the position."""
-        return len(self._steps)
-
-    def __iter__(self) -> Iterator[StepBatch] | Iterator[list[Trajectory]]:
-        start, self._from = self._from, 0
-        self.position = start
-        for step in range(start, len(self)):
-            self.position = step + 1
-            yield self.batch(step)
 
     def batch(self, step: int) -> Any:
         """What this rank does in a step: `list[Trajectory]` in phases e and val, else `StepBatch`."""
@@ -109,25 +160,6 @@ class PhaseLoader:
             world_plain_tokens=plain_tokens,
             world_plain_rows=plain_rows,
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands; counts the batches given out."""
-        return {**self._identity(), "position": self.position}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after `position` batches. The state of another phase or epoch means that a new one begins: from 0.
-
-        Raises:
-            DataError: same phase and epoch, but other data, seed or step size.
-        """
-        here = self._identity()
-        if (state["phase"], state["epoch"]) != (self.phase, self.epoch):
-            return
-        if differ := {k: (state[k], v) for k, v in here.items() if state[k] != v}:
-            raise DataError(
-                f"the loader cannot resume: (saved, now) differ in {differ}. Use the saved recipe and data."
-            )
-        self._from = self.position = state["position"]
 
     def _identity(self) -> dict[str, Any]:
         return {

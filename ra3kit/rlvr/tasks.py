@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ra3kit.evaluation.prompts import Style, cut, program_of, prompt_ids, stops_of
 from ra3kit.rollout.jobs import Completion
+from ra3kit.verify.prepared import Prepared
 from ra3kit.verify.problem import Problem, Verdict
 
 
@@ -34,6 +37,16 @@ class Task:
     def of(cls, problem: Problem, tokenizer: PreTrainedTokenizerBase, style: Style = "complete") -> Task:
         """The task of a problem; prompt and stop list are those of `ra3kit eval`."""
         return cls(problem, prompt_ids(problem, style, tokenizer), stops_of(problem, style), style)
+
+    @cached_property
+    def content(self) -> str:
+        """A hash of what is asked and how it is judged (id, prompt, stops, tests, limits), 32 hex digits.
+
+        Raises:
+            WireError: tests that cannot be sent to the sandbox.
+        """
+        asked = repr((self.problem.id, self.prompt, self.stops, self.style)).encode("utf-8", "replace")
+        return hashlib.sha256(asked + Prepared(self.problem).digest).hexdigest()[:32]
 
     def program(self, text: str) -> str:
         """The program that is judged, of the text of an answer."""

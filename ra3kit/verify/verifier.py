@@ -268,9 +268,14 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 def _for_people(verdict: Verdict, label: str) -> Verdict:
     """What a program wrote, without the characters that would steer a terminal."""
-    failure = {key: _printable(value) if isinstance(value, str) else value for key, value in verdict.failure.items()}
-    return replace(verdict, reason=_printable(verdict.reason), failure=failure, isolation=label)
+    failure = {key: printable(value) if isinstance(value, str) else value for key, value in verdict.failure.items()}
+    return replace(verdict, reason=printable(verdict.reason), failure=failure, isolation=label)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A text without the characters that would steer a terminal.
+
+    >>> printable("a\\x1b[2J")
+    'a\\\\x1b[2J'
+    """
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

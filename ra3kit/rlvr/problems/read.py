@@ -92,18 +92,27 @@ class Problems:
         formats = ", ".join(self.formats) or "no known format"
         lines = [f"{self.source}: {self.records} records ({formats})", f"  {len(self.problems):6d}  for training"]
         verb = "FORCED, evaluation data of" if self.forced else "refused, evaluation data of"
-        lines += [_line(g.count, f"{verb} {name}", g.first) for name, g in self.evaluation_sets.items()]
-        lines += [_line(g.count, reason, g.first) for reason, g in self.rejected.items()]
+        lines += [line_of(g.count, f"{verb} {name}", g.first) for name, g in self.evaluation_sets.items()]
+        lines += [line_of(g.count, reason, g.first) for reason, g in self.rejected.items()]
         if self.limited.count:
-            lines.append(_line(self.limited.count, "of these with fewer tests", self.limited.first))
+            lines.append(line_of(self.limited.count, "of these with fewer tests", self.limited.first))
         if not self.compared:
             lines.append("  not compared with any evaluation set by text: none at hand (RA3KIT_DATA)")
         return "\n".join(lines)
 
 
-def _line(count: int, what: str, first: str) -> str:
+def line_of(count: int, what: str, first: str) -> str:
+    """One line of an account."""
     text = " ".join(first.split())
     return f"  {count:6d}  {what}, first {text[:140]}{'...' if len(text) > 140 else ''}"
+
+
+@dataclass
+class Known:
+    """What was read so far: ids (whether of evaluation data, id), and by content the id that has it."""
+
+    ids: set[tuple[bool, str]] = field(default_factory=set)
+    contents: dict[bytes, str] = field(default_factory=dict)
 
 
 def read(
@@ -112,6 +121,7 @@ def read(
     force: bool = False,
     caps: Caps = CAPS,
     against: Iterable[str | Path] | None = None,
+    known: Known | None = None,
 ) -> Problems:
     """Read every record of a training set.
 
@@ -121,6 +131,7 @@ def read(
         force: let evaluation data through as training problems.
         caps: what is kept of a record.
         against: folders or files with evaluation sets whose statements are looked for; None: `RA3KIT_DATA`.
+        known: of other sets that this one is read after; what they had is a duplicate here.
 
     Raises:
         DataError: an unknown format, no such file or name, or a file that cannot be read to its end.
@@ -136,21 +147,21 @@ def read(
         raise DataError(
             f"path={path}: no such file or folder; sets by name: {', '.join(NAMES)}.{nearest(str(path), NAMES)}"
         )
-    ids: set[str] = set()
-    contents: dict[bytes, str] = {}
+    known = Known() if known is None else known
     for file in files_of(place):
         named = by_name(file)
         for row in rows(file, caps.record):
             result.records += 1
             try:
                 form, problem, cut = _convert(row.value, row.where, format, caps, result.formats)
-                _new(problem, ids, contents)
+                name = named or by_format(form, problem) or index.find(problem.prompt)
+                problem = _new(problem, row.where, name is not None and not force, known)
             except Rejected as error:
                 result.rejected.setdefault(error.reason, Group()).add(f"{row.where}: {error}")
                 continue
             if cut:
                 result.limited.add(f"{row.where}: {cut}")
-            _sort(result, problem, named or by_format(form, problem) or index.find(problem.prompt), row.where)
+            _sort(result, problem, name, row.where)
     return result
 
 
@@ -179,15 +190,23 @@ def _convert(value: Any, where: str, format: str | None, caps: Caps, formats: Co
     return form, problem, cut
 
 
-def _new(problem: Problem, ids: set[str], contents: dict[bytes, str]) -> None:
-    """Raises Rejected: its id, or its statement with the same tests, was there before."""
+def _new(problem: Problem, where: str, is_refused: bool, known: Known) -> Problem:
+    """The problem, renamed where its name is but the place of its record and another file has one of that name.
+
+    Raises:
+        Rejected: its id, or its statement with the same tests, was there before. What is refused takes no id away from
+            a problem for training: the splits of APPS each begin with 0.
+    """
     digest = hashlib.sha256(repr((words_of(problem.prompt), problem.tests)).encode("utf-8", "replace")).digest()
-    if problem.id in ids:
+    if digest in known.contents:
+        raise Rejected("duplicate", f"statement and tests are those of {known.contents[digest]}")
+    if problem.id == where and (is_refused, where) in known.ids:
+        problem = replace(problem, id=f"{where}@{digest.hex()[:8]}")
+    if (is_refused, problem.id) in known.ids:
         raise Rejected("duplicate", f"the id {problem.id!r} was there before")
-    if digest in contents:
-        raise Rejected("duplicate", f"statement and tests are those of {contents[digest]}")
-    ids.add(problem.id)
-    contents[digest] = problem.id
+    known.ids.add((is_refused, problem.id))
+    known.contents[digest] = problem.id
+    return problem
 
 
 def _sort(result: Problems, problem: Problem, name: str | None, where: str) -> None:
