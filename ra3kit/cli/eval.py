@@ -34,6 +34,7 @@ benchmarks:
   humaneval, humaneval+, mbpp, mbpp+    files of evalplus (found, downloaded by it, or path=FILE)
   livecodebench, codeforces, codecontests    path=FILE
   ra3kit    small problems that come with the kit
+  family    tasks of the generated program family
 """
 
 

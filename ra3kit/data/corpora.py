@@ -79,7 +79,8 @@ def read_files(
         path: one source or several. A source is a folder (searched for .py, .jsonl, .jsonl.gz, .parquet, or a dataset
             saved by `datasets`), a glob, a file, `hf:owner/name[:config][:key=value...]` (keys `split`, `data_dir`,
             `revision`, `streaming`), `stdlib` (the running Python's own library without tests and site-packages),
-            `stdlib:base` or `stdlib:expert` (two disjoint halves of it, by a hash of the file name).
+            `stdlib:base` or `stdlib:expert` (two disjoint halves of it, by a hash of the file name), `family:base` or
+            `family:expert` (generated programs, see `ra3kit.study.family`).
         columns: names of the text column, the first present is taken; default `TEXT_COLUMNS`.
         report: counts are added to it.
 
@@ -124,6 +125,8 @@ def _read_source(source: str, columns: Sequence[str], report: CorpusReport) -> I
         return _read_paths(_stdlib(source), columns, report)
     if source.startswith("hf:"):
         return _read_hub(source, columns)
+    if source.startswith("family:"):
+        return _read_family(source)
     path = Path(source)
     try:
         path = path.expanduser()
@@ -144,7 +147,7 @@ def _read_source(source: str, columns: Sequence[str], report: CorpusReport) -> I
         raise DataError(f"path={source!r}: no file matches this glob (working folder {os.getcwd()}).")
     raise DataError(
         f"path={source!r} does not exist (working folder {os.getcwd()}).{_nearest_path(path)} Give a folder, a glob, a "
-        f"{', '.join(SUFFIXES)} file, 'hf:owner/name' for a hub dataset, or 'stdlib'."
+        f"{', '.join(SUFFIXES)} file, 'hf:owner/name' for a hub dataset, 'stdlib' or 'family:base'."
     )
 
 
@@ -307,6 +310,15 @@ def _read_hub(source: str, columns: Sequence[str]) -> Iterator[tuple[str, object
         why = hub_advice(f"hf download --repo-type dataset {name} --local-dir FOLDER", "data.path=FOLDER")
         raise DataError(f"path={source!r}: the dataset cannot be loaded. {why} ({_first_line(error)})") from error
     return _read_dataset(dataset, name, columns)
+
+
+def _read_family(source: str) -> Iterator[tuple[str, object]]:
+    from ra3kit.study.family import find_family  # a plug-in: the study is built on the data, not the data on the study
+
+    found = find_family(source, ("base", "expert"))
+    if found.part is None:
+        raise DataError(f"path={source!r}: which corpus? family:base or family:expert.")
+    return ((program.name, program.text) for program in found.programs())
 
 
 def _read_dataset(dataset: Any, name: str, columns: Sequence[str]) -> Iterator[tuple[str, object]]:

@@ -45,6 +45,7 @@ BENCHMARKS = {
     "codeforces": Benchmark("ra3kit.evaluation.contests:codeforces", "open-r1/codeforces, from a local file"),
     "codecontests": Benchmark("ra3kit.evaluation.contests:codecontests", "CodeContests, from a local file"),
     "ra3kit": Benchmark("ra3kit.evaluation.benchmarks:embedded", "the kit's own small problems: no file, no network"),
+    "family": Benchmark("ra3kit.evaluation.benchmarks:family", "tasks of the generated program family: no file"),
 }
 
 
@@ -98,11 +99,44 @@ def load(name: str, options: Mapping[str, Any] | None = None, limit: int | None 
     return replace(read, problems=problems, malformed=malformed)
 
 
-def embedded() -> Problems:
-    """The problems that come with the kit."""
-    from ra3kit.evaluation.embedded import load as load_embedded
+def embedded(split: str = "all") -> Problems:
+    """The problems that come with the kit.
 
-    return Problems(load_embedded(), [], "ra3kit")
+    Args:
+        split: "all", "train" (what RLVR trains on under the name ra3kit) or "test" (the others).
+
+    Raises:
+        RecipeError: no such split.
+    """
+    from ra3kit.evaluation import embedded as own
+
+    _check_split(split, ("all", *own.SPLITS))
+    return Problems(own.load(split), [], "ra3kit" if split == "all" else f"ra3kit, {split} split")
+
+
+def family(split: str = "val", n: int = 200, world: int = 0, family: str = "") -> Problems:
+    """Tasks of a generated program family (`ra3kit.study`).
+
+    Args:
+        split: "val", "test", or "train".
+        n: how many.
+        world: seed of the world.
+        family: import path and arguments of another family, `my.module.MyFamily:depth=2`.
+
+    Raises:
+        RecipeError: no such split.
+        DataError: no such family or argument, or not so many tasks.
+    """
+    from ra3kit.study.family import find_family
+
+    _check_split(split, ("val", "test", "train"))
+    name = ":".join(["family", *([family] if family else []), f"n={n}", f"world={world}"])
+    return Problems(find_family(name, ()).problems(split), [], f"{name}, {split} split")  # type: ignore[arg-type]
+
+
+def _check_split(split: str, allowed: tuple[str, ...]) -> None:
+    if split not in allowed:
+        raise RecipeError(f"split={split!r}: allowed are {', '.join(allowed)}.{nearest(str(split), allowed)}")
 
 
 def _all(names: Mapping[str, Any]) -> str:

@@ -26,14 +26,22 @@ LIMITS = Limits(time=4.0)
 SOURCES: tuple[tuple[ModuleType, Group], ...] = ((tiny, tiny.tiny), (easy, easy.easy), (medium, medium.medium))
 
 
-def load() -> list[Problem]:
-    """All problems, easiest first. Expected values come from running the references, in some tens of milliseconds.
+SPLITS = ("train", "test")
+"""Every second problem is of the test split: what RLVR trains on under the name ra3kit is none of these."""
+
+
+def load(split: str = "all") -> list[Problem]:
+    """The problems, easiest first. Expected values come from running the references, in some tens of milliseconds.
+
+    Args:
+        split: "all", or one of `SPLITS`.
 
     >>> problem = load()[0]
     >>> problem.id, problem.meta["difficulty"], problem.tests.entry_point
     ('RA3/seats_left', 'tiny', 'seats_left')
     """
-    return [problem for module, group in SOURCES for problem in _problems(module, group)]
+    problems = [problem for module, group in SOURCES for problem in _problems(module, group)]
+    return problems if split == "all" else problems[SPLITS.index(split) :: 2]
 
 
 def _problems(module: ModuleType, group: Group) -> Iterable[Problem]:

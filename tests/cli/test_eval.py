@@ -183,7 +183,7 @@ def test_nothing_is_overwritten(run_folder: Path, capsys: pytest.CaptureFixture[
         (["--benchmark", "ra3kit", "--model", "m", "--from", "s"], RecipeError, "give one of --model"),
         (["--benchmark", "humanevl", "--model", "m"], RecipeError, "Did you mean 'humaneval'"),
         (["--benchmark", "ra3kit", "--model", "m", "temprature=1"], RecipeError, "Did you mean 'temperature'"),
-        (["--benchmark", "ra3kit", "--model", "m", "split=test"], RecipeError, "split: no such setting"),
+        (["--benchmark", "ra3kit", "--model", "m", "start=2024"], RecipeError, "start: no such setting"),
         (["--benchmark", "ra3kit", "--model", "m", "k=5", "n=2", "temperature=1"], RecipeError, "k=5 .* n=2"),
         (["--benchmark", "ra3kit", "--model", "m", "k=one"], RecipeError, "k='one'"),
         (["--benchmark", "ra3kit", "--model", "m", "limit=0"], RecipeError, "limit=0"),

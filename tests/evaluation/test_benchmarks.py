@@ -322,7 +322,7 @@ def test_unknown_names_and_options_have_a_nearest(tmp_path: Path) -> None:
 def test_every_benchmark_has_a_reader() -> None:
     for name, benchmark in BENCHMARKS.items():
         assert callable(benchmark.function()), name
-        assert name == "ra3kit" or "path" in benchmark.options()
+        assert name in ("ra3kit", "family") or "path" in benchmark.options()
 
 
 # ---- the real files -------------------------------------------------------------------------------------------------

@@ -7,20 +7,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ra3kit.errors import DataError, nearest
 from ra3kit.evaluation import embedded, evalplus
 from ra3kit.rlvr.problems.cases import Caps, capped
-from ra3kit.rlvr.problems.evaluation_sets import by_format, by_name, index_of, words_of
+from ra3kit.rlvr.problems.evaluation_sets import Index, by_format, by_name, index_of, words_of
 from ra3kit.rlvr.problems.formats import FORMATS, detect
 from ra3kit.rlvr.problems.rows import Reason, Rejected, files_of, rows
+from ra3kit.study.family import Split, find_family, is_family
 from ra3kit.verify.prepared import unfit
 from ra3kit.verify.problem import Asserts, Problem
 
 CAPS = Caps()
-NAMES = ("ra3kit", "mbpp")
-"""Sets that are found without a path: the kit's own problems, and MBPP where evalplus keeps it."""
+NAMES = ("ra3kit", "mbpp", "family")
+"""Sets that are found without a path: the kit's own problems, MBPP where evalplus keeps it, generated programs."""
 
 
 @dataclass
@@ -126,7 +127,8 @@ def read(
     """Read every record of a training set.
 
     Args:
-        path: a file or folder (.jsonl, .json, gzipped or not, .parquet), or one of `NAMES`.
+        path: a file or folder (.jsonl, .json, gzipped or not, .parquet), or one of `NAMES`; `family:...` as in
+            `ra3kit.study.family`.
         format: of `FORMATS`; None: told by each record's columns.
         force: let evaluation data through as training problems.
         caps: what is kept of a record.
@@ -141,6 +143,8 @@ def read(
     if path == "ra3kit":
         return _own(force)
     index = index_of(against)
+    if is_family(path):
+        return _generated(str(path), force, index)
     result = Problems(str(path), forced=force, compared=index.sets)
     place = evalplus.locate("mbpp", None) if path == "mbpp" else Path(path).expanduser()
     if not place.exists() and "/" not in str(path):
@@ -228,4 +232,18 @@ def _own(force: bool) -> Problems:
         result.formats["ra3kit"] += 1
         _sort(result, problem, "ra3kit, test split" if number % 2 else None, problem.id)
     result.compared = {name: group.count for name, group in result.evaluation_sets.items()}
+    return result
+
+
+def _generated(path: str, force: bool, index: Index) -> Problems:
+    """Tasks of a generated family: its train split, unless the name says another."""
+    splits: tuple[Split, ...] = get_args(Split)
+    found = find_family(path, splits)
+    wanted: Split = next((split for split in splits if split == found.part), "train")
+    result = Problems(path, forced=force, compared=index.sets)
+    for problem in found.problems(wanted):
+        result.records += 1
+        result.formats["family"] += 1
+        named = None if wanted == "train" else f"family, {wanted} split"
+        _sort(result, problem, named or index.find(problem.prompt), problem.id)
     return result
