@@ -63,7 +63,7 @@ class Engine:
         capacity: positions of a slot, thoughts included; at most the model's context.
         call_tokens: most tokens in one model call; rows beyond it wait for the next.
         padded_chunks: send the rows to attention as padded batches, not one by one; None decides by device: on
-            accelerators yes, on the CPU no.
+            accelerators yes, on the CPU only where all rows decode one token and are of about one length.
 
     Raises:
         RolloutError: capacity beyond the model's context, or no slot.
@@ -342,7 +342,7 @@ class Engine:
             for first, count, slot, feed in zip(firsts, counts, slots, feeds, strict=True)
         )
         flat = torch.from_numpy(write).to(device)
-        padded = self._padded if self._padded is not None else device.type != "cpu"
+        padded = self._padded if self._padded is not None else device.type != "cpu" or _pads_little(cache, feeds)
         dtype = cache.keys[0].dtype
         if not padded:
             later = [(count, position) for _, count, _, position in rows if count > 1 and position]
@@ -436,6 +436,12 @@ class _Prefixes:
     def _copy(self, source: int, slot: int, prefix: tuple[int, ...]) -> None:
         self._cache.copy(source, slot, len(prefix))
         self._held[slot] = prefix
+
+
+def _pads_little(cache: SlotCache, feeds: Sequence[Feed]) -> bool:
+    """Whether single tokens of rows of about one length are in nearly all slots: then one call beats one for each."""
+    lengths = [feed.start + 1 for feed in feeds]
+    return all(len(feed.ids) == 1 for feed in feeds) and 2 * cache.slots * max(lengths) <= 3 * sum(lengths)
 
 
 def _stops_of_each(stop: Sequence[str] | Sequence[Sequence[str]], prompts: int) -> list[tuple[bytes, ...]]:

@@ -1,0 +1,557 @@
+"""GRPOModule: post-training of a policy by GRPO on verified rewards.
+
+One batch is one step: sample a group of answers to each task, judge the programs while others are still sampled, turn
+verdicts into rewards and advantages, and take a policy-gradient step on packed rows (several with `updates_per_batch`
+or `minibatches`). `trainer.global_step` counts optimizer steps; one in which no group had anything to say leaves
+weights and moments as they are, and counts too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ra3kit.abstraction.credit import check_choice
+from ra3kit.errors import RecipeError
+from ra3kit.latents import token_bytes
+from ra3kit.optimize import average_gradients, backward, clip_gradients, set_lr
+from ra3kit.policy import BasePolicy, gathered_bytes, parameter_counts, training_memory
+from ra3kit.ranges import check_number
+from ra3kit.ranks import gather, summed, world_size
+from ra3kit.rlvr.backend import EngineBackend, Request, RolloutBackend
+from ra3kit.rlvr.data import RLVRBatch
+from ra3kit.rlvr.judge import Judge
+from ra3kit.rlvr.losses import Advantage, Gate, Normalise, TokenLoss, advantages, has_signal, k3, weights
+from ra3kit.rlvr.metrics import answer_metrics
+from ra3kit.rlvr.rewards import Reward, VerifierReward
+from ra3kit.rlvr.rows import idle_row, packed_rows, row_loss, sampled_logps
+from ra3kit.rlvr.tasks import Answer, Groups, Task
+from ra3kit.rlvr.thoughts import Thoughts, segment_advantages, thought_metrics, thought_sums, thoughts_of
+from ra3kit.rollout.jobs import Completion
+from ra3kit.sharding import gathered, is_sharded, shard_models
+from ra3kit.verify.problem import JUDGED, Verdict
+
+Credit = Literal["answer", "segment"]
+"""answer: every token of an answer has the answer's advantage. segment: each stretch of an answer from one place where a
+thought could begin to the next has one of its own, see `ra3kit.rlvr.thoughts.segment_advantages`."""
+
+HISTORY = ("reward", "pass_rate", "entropy", "completions/mean_length")
+"""What is kept of every step for the report of the run."""
+
+
+@dataclass
+class Sampled:
+    """A step's answers on this process, sampled and being judged.
+
+    Args:
+        answers: group by group, `group_size` each.
+        verdicts: of the answers, in their order.
+        version: optimizer steps that the weights had seen which sampled them.
+        old: log-probabilities of each answer's tokens under those weights by the trainer's own pass; empty where the
+            update makes that pass anyway.
+    """
+
+    answers: list[Answer]
+    verdicts: list[Future[Verdict]]
+    version: int
+    old: list[Float[np.ndarray, " tokens"]]
+
+
+class GRPOModule(L.LightningModule):
+    """GRPO on a policy: base, NTP or RA3, whatever wrote its weights.
+
+    Args:
+        policy: pi; its `optimization` is that of the run.
+        reward: of a judged answer.
+        backend: who samples.
+        judge: who judges.
+        group_size: G, answers to each task, >= 2.
+        max_new_tokens: most tokens of an answer.
+        temperature: of sampling and of every log-probability, > 0. There is no top-p: it would bias the ratio.
+        advantage: see `ra3kit.rlvr.losses.Advantage`.
+        credit: "answer" or "segment"; the latter has a leave-one-out baseline whatever `advantage` says.
+        gate: what a group must differ in to be trained on; other groups are skipped and counted.
+        normalise: see `ra3kit.rlvr.losses.Normalise`.
+        clip_low, clip_high: of the ratio, in [0, 1) and >= 0.
+        beta: weight of the KL to the policy as it was at the start, >= 0; 0 keeps no copy of it.
+        mask_truncated: answers cut at max_new_tokens are not trained on; their rewards stay in the baseline.
+        importance_cap: most that the weight trainer / sampler of a token may be, > 0; null corrects nothing.
+        updates_per_batch: passes over the answers of a step, >= 1.
+        minibatches: optimizer steps of each pass, >= 1; groups are dealt to them in turn.
+        staleness: steps that answers are sampled ahead, >= 0. 0: from the very weights that they train; n: their
+            programs are judged while n other steps are sampled and trained, and the sampler is n steps behind.
+        tokens_per_forward: of the gradient and scoring passes.
+        seed: of the draws.
+
+    Raises:
+        RecipeError: settings out of range, or that contradict each other.
+    """
+
+    phase = "rlvr"
+
+    def __init__(
+        self,
+        policy: BasePolicy,
+        reward: Reward | None = None,
+        backend: RolloutBackend | None = None,
+        judge: Judge | None = None,
+        group_size: int = 8,
+        max_new_tokens: int = 512,
+        temperature: float = 1.0,
+        advantage: Advantage = "mean",
+        credit: Credit = "answer",
+        gate: Gate = "outcome",
+        normalise: Normalise = "token",
+        clip_low: float = 0.2,
+        clip_high: float = 0.28,
+        beta: float = 0.0,
+        mask_truncated: bool = True,
+        importance_cap: float | None = 2.0,
+        updates_per_batch: int = 1,
+        minibatches: int = 1,
+        staleness: int = 0,
+        tokens_per_forward: int = 4096,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        check_number("model.group_size", group_size, least=2, whole=True)
+        check_number("model.max_new_tokens", max_new_tokens, least=1, whole=True)
+        check_number("model.temperature", temperature, above=0)
+        check_number("model.clip_low", clip_low, least=0, below=1)
+        check_number("model.clip_high", clip_high, least=0)
+        check_number("model.beta", beta, least=0)
+        check_number("model.importance_cap", importance_cap, above=0, optional=True)
+        check_number("model.updates_per_batch", updates_per_batch, least=1, whole=True)
+        check_number("model.minibatches", minibatches, least=1, whole=True)
+        check_number("model.staleness", staleness, least=0, whole=True)
+        check_number("model.tokens_per_forward", tokens_per_forward, least=1, whole=True)
+        check_number("model.seed", seed, least=0, whole=True)
+        choices = {"advantage": (advantage, Advantage), "credit": (credit, Credit), "gate": (gate, Gate)}
+        for key, (value, kind) in (choices | {"normalise": (normalise, Normalise)}).items():
+            check_choice(f"model.{key}", value, kind)
+        room = policy.max_positions
+        if room is not None and max_new_tokens >= room:
+            raise RecipeError(
+                f"model.max_new_tokens={max_new_tokens}: the policy's context of {room} positions leaves no room for a "
+                "prompt. Lower it."
+            )
+        self.policy = policy
+        self.reward: Reward = reward or VerifierReward()
+        self.backend = backend or EngineBackend()
+        self.judge = judge or Judge()
+        self.group_size, self.max_new_tokens, self.temperature = group_size, max_new_tokens, temperature
+        self.advantage, self.credit, self.gate, self.normalise = advantage, credit, gate, normalise
+        self.clip_low, self.clip_high, self.beta = clip_low, clip_high, beta
+        self.mask_truncated, self.importance_cap = mask_truncated, importance_cap
+        self.updates_per_batch, self.minibatches, self.staleness = updates_per_batch, minibatches, staleness
+        self.tokens_per_forward, self.seed = tokens_per_forward, seed
+        self.frozen = torch.nn.ModuleDict({"reference": policy.snapshot()} if beta else {})
+        self.last_answers: list[list[Answer]] = []
+        self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
+        self._texts: list[bytes | None] | None = None
+        self._sampled: dict[int, Sampled] = {}
+        self._restored: dict[int, dict[tuple[str, int], dict[str, Any]]] = {}
+
+    @property
+    def tokenizer(self) -> Any:
+        """The policy's tokenizer; the data module takes it from here."""
+        return self.policy.tokenizer
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most tokens of a prompt and an answer together: the policy's context; None where its config names none."""
+        return self.policy.max_positions
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Shard the weights where the strategy says so."""
+        shard_models(self, [self.policy.model, *self.frozen.values()])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.policy.configure_optimizers()
+
+    def on_fit_start(self) -> None:
+        """Start the judge, so that a machine without a sandbox says so now."""
+        self.judge.open()
+
+    def teardown(self, stage: str) -> None:
+        self.judge.close()
+        self.backend.free()
+
+    def training_step(self, batch: RLVRBatch, batch_idx: int) -> None:
+        """Sample what is missing, judge, and learn from the oldest step; logs `rlvr/*`."""
+        started = time.perf_counter()
+        ahead = enumerate(zip(batch.steps, batch.visits, strict=True), batch.number)
+        missing = [(number, tasks, visit) for number, (tasks, visit) in ahead if number not in self._sampled]
+        if missing:
+            self._sample(missing)
+        sampled = time.perf_counter()
+        step = self._sampled.pop(batch.number)
+        groups = self._judged(step)
+        judged = time.perf_counter()
+        stale = self.trainer.global_step - step.version
+        logs = self._learn(step, groups)
+        ended = time.perf_counter()
+        tokens = summed({"tokens": sum(len(answer.completion.ids) for answer in step.answers)})["tokens"]
+        logs |= {
+            "staleness": float(stale),
+            "seconds/sampling": sampled - started,
+            "seconds/judging_wait": judged - sampled,
+            "seconds/training": ended - judged,
+            "seconds": ended - started,
+            "tokens_per_second": tokens / (ended - started),
+        }
+        self.last_answers = groups
+        for name in HISTORY:
+            self.history[name].append(logs.get(name, float("nan")))
+        self.log_dict({f"rlvr/{name}": value for name, value in logs.items()}, batch_size=len(groups))
+        for name in ("reward", "pass_rate"):
+            if name in logs:
+                self.log(name, logs[name], prog_bar=True, logger=False, batch_size=len(groups))
+
+    # ---- sampling and judging -------------------------------------------------------------------------------------
+
+    def _sample(self, steps: Sequence[tuple[int, list[Task], int]]) -> None:
+        """Sample steps (number, tasks, visit) with the weights as they are; every program goes to the judge at once."""
+        self.backend.refresh(self.policy.model, self.tokenizer, self.trainer.global_step)
+        with self.backend.session(), gathered(self.policy.model) if self._needs_old else nullcontext():
+            for number, tasks, visit in steps:
+                self._sampled[number] = self._one_step(number, tasks, visit)
+
+    @property
+    def _needs_old(self) -> bool:
+        """Whether answers are trained on by other weights than those that sampled them."""
+        return self.staleness > 0 or self.updates_per_batch * self.minibatches > 1
+
+    def _one_step(self, number: int, tasks: Sequence[Task], visit: int) -> Sampled:
+        g = self.group_size
+        answers: dict[int, Answer] = {}
+        verdicts: dict[int, Future[Verdict]] = {}
+
+        def keep(index: int, completion: Completion) -> None:
+            task = tasks[index // g]
+            answers[index] = answer = Answer(task, index % g, completion, task.program(completion.text))
+            verdicts[index] = self.judge.submit(answer.program, task.problem, self.reward.stop_early)
+
+        places = range(len(tasks) * g)
+        restored = self._restored.pop(number, {})
+        saved = [restored.get((tasks[i // g].problem.id, i % g)) for i in places]
+        version, old = self.trainer.global_step, []
+        if None in saved:
+            requests = [
+                Request(tasks[i // g].prompt, f"{tasks[i // g].problem.id}\0{visit}\0{i % g}", tasks[i // g].stops)
+                for i in places
+            ]
+            self.backend.sample(requests, self.seed, self.max_new_tokens, self.temperature, keep)
+            if self._needs_old:
+                pairs = [ids_of(answers[i]) for i in places]
+                old = sampled_logps(self.policy.model, pairs, self.temperature, self.tokens_per_forward)
+        for i, state in enumerate(saved if None not in saved else []):
+            keep(i, Completion(**state["completion"]))
+            version = state["version"]
+            old += [] if state["old"] is None else [np.asarray(state["old"], np.float32)]
+        return Sampled([answers[i] for i in places], [verdicts[i] for i in places], version, old)
+
+    def _judged(self, step: Sampled) -> list[list[Answer]]:
+        """Wait for the verdicts, and give rewards."""
+        problems = [answer.task.problem for answer in step.answers]
+        verdicts = self.judge.wait(list(zip(step.verdicts, problems, strict=True)))
+        for answer, verdict in zip(step.answers, verdicts, strict=True):
+            answer.verdict = verdict
+            answer.reward = self.reward(answer, self.max_new_tokens) if verdict.status in JUDGED else None
+        g = self.group_size
+        return [step.answers[at : at + g] for at in range(0, len(step.answers), g)]
+
+    def pass_rates(self, tasks: Sequence[Task], samples: int, seed: int) -> list[tuple[int, int]]:
+        """How many of so many answers to each task pass, and how many were judged, with the weights as they are.
+
+        On several processes each measures tasks of its own; all must call it.
+        """
+        passed = [[0, 0] for _ in tasks]
+        futures: list[tuple[int, Future[Verdict]]] = []
+
+        def keep(index: int, completion: Completion) -> None:
+            task = tasks[index // samples]
+            program = task.program(completion.text)
+            futures.append((index // samples, self.judge.submit(program, task.problem)))
+
+        requests = [
+            Request(task.prompt, f"{task.problem.id}\0pass rate\0{i}", task.stops)
+            for task in tasks
+            for i in range(samples)
+        ]
+        self.judge.open()
+        self.backend.refresh(self.policy.model, self.tokenizer, self.trainer.global_step)
+        with self.backend.session():
+            if requests:
+                self.backend.sample(requests, seed, self.max_new_tokens, self.temperature, keep)
+        verdicts = self.judge.wait([(future, tasks[place].problem) for place, future in futures])
+        for (place, _), verdict in zip(futures, verdicts, strict=True):
+            passed[place][0] += verdict.status == "pass"
+            passed[place][1] += verdict.status in JUDGED
+        return [(good, all_of_them) for good, all_of_them in passed]
+
+    # ---- learning -------------------------------------------------------------------------------------------------
+
+    def _learn(self, step: Sampled, groups: Groups) -> dict[str, float]:
+        """Advantages, then the optimizer steps of this batch; metrics of all processes."""
+        found = {id(answer): self._thoughts(answer) for answer in step.answers}
+        kept = [group for group in groups if self._has_signal(group)]
+        for group in kept:
+            self._give_advantages(group, found)
+        place_of = {id(answer): place for place, answer in enumerate(step.answers)}
+        old = {key: step.old[place] for key, place in place_of.items()} if step.old else {}
+        trained = [[answer for answer in group if self._is_trained(answer)] for group in kept]
+        updates = [
+            self._update([answer for group in part for answer in group], old)
+            for _ in range(self.updates_per_batch)
+            for part in self._minibatches(trained)
+        ]
+        logs = answer_metrics(groups, kept, trained)
+        logs |= thought_metrics(summed(thought_sums(step.answers, list(found.values()))))
+        means = {name: float(np.mean([u[name] for u in updates if name in u])) for u in updates for name in u}
+        return logs | {name: value for name, value in means.items() if value == value}
+
+    def _has_signal(self, group: Sequence[Answer]) -> bool:
+        rewards = [answer.reward for answer in group]
+        return has_signal(rewards, [self.reward.outcome(answer) for answer in group], self.gate)
+
+    def _thoughts(self, answer: Answer) -> Thoughts:
+        if self._texts is None:
+            self._texts = token_bytes(self.tokenizer)
+        return thoughts_of(answer.task, answer.completion.ids, self._texts)
+
+    def _give_advantages(self, group: Sequence[Answer], found: Mapping[int, Thoughts]) -> None:
+        if self.credit == "segment":
+            ids, rewards = [answer.completion.ids for answer in group], [answer.reward for answer in group]
+            decisions = [found[id(answer)].decisions for answer in group]
+            for answer, values in zip(group, segment_advantages(ids, rewards, decisions), strict=True):
+                answer.advantage = values
+            return
+        judged = [answer for answer in group if answer.reward is not None]
+        of_each = advantages(np.array([answer.reward for answer in judged], np.float64), self.advantage)
+        for answer, value in zip(judged, of_each, strict=True):
+            answer.advantage = np.full(len(answer.completion.ids), value, np.float32)
+
+    def _is_trained(self, answer: Answer) -> bool:
+        truncated = self.mask_truncated and answer.completion.finish == "length"
+        return answer.advantage is not None and not truncated
+
+    def _minibatches(self, groups: Sequence[Sequence[Answer]]) -> list[list[Sequence[Answer]]]:
+        """Deal the groups of all processes to minibatches in turn, so that it doesn't matter who has which."""
+        names = [group[0].task.problem.id if group else "" for group in groups]
+        everywhere = sorted(name for part in gather(names) for name in part if name)
+        turn = {name: place % self.minibatches for place, name in enumerate(everywhere)}
+        return [
+            [group for group, name in zip(groups, names, strict=True) if name and turn[name] == number]
+            for number in range(self.minibatches)
+        ]
+
+    def _update(self, answers: Sequence[Answer], old: dict[int, Float[np.ndarray, " tokens"]]) -> dict[str, float]:
+        """One optimizer step on answers that have an advantage."""
+        optimizer: Any = self.optimizers()
+        lr = self.policy.optimization.lr_at(self.trainer.global_step, self._total_steps())
+        set_lr(optimizer, lr)
+        optimizer.zero_grad()
+        pairs = [ids_of(answer) for answer in answers]
+        lengths = [len(sampled) for _, sampled in pairs]
+        world = summed({"tokens": sum(lengths), "answers": len(answers)})
+        tokens, count = int(world["tokens"]), int(world["answers"])
+        if not tokens:  # without gradients the optimizer changes nothing, not even by weight decay
+            optimizer.step()
+            return {"lr": lr}
+        model = self.policy.model
+        model.train()
+        weight = weights(lengths, self.normalise, self.max_new_tokens, tokens, count)
+        reference = self._reference(pairs)
+        totals = Totals()
+        rows = list(packed_rows(pairs, self.tokens_per_forward, self.device))
+        for places, row in rows:
+            terms = self._terms([answers[i] for i in places], [weight[i] for i in places], old, places, reference)
+            loss, logps, entropies = row_loss(model, row, terms, self.temperature)
+            # processes' gradients are averaged: each contributes its sum times their number
+            backward(self, loss * world_size())
+            totals.add(terms, float(loss.detach()), logps, entropies)
+        if is_sharded(model):  # every process makes the same number of passes
+            for _ in range(len(rows), max(gather(len(rows)))):
+                backward(self, self._idle_loss())
+        average_gradients(optimizer)
+        norm = clip_gradients(optimizer, self.policy.optimization.clip)
+        optimizer.step()
+        return totals.means(tokens) | {"grad_norm": float(norm), "lr": lr}
+
+    def _terms(
+        self,
+        answers: Sequence[Answer],
+        weight: Sequence[float],
+        old: dict[int, Float[np.ndarray, " tokens"]],
+        places: Sequence[int],
+        reference: Sequence[Float[np.ndarray, " tokens"]],
+    ) -> TokenLoss:
+        """What the loss of a row needs, token by token."""
+
+        def joined(parts: Iterable[Any]) -> Tensor:
+            return torch.from_numpy(np.concatenate([np.asarray(part, np.float32) for part in parts])).to(self.device)
+
+        lengths = [len(answer.completion.ids) for answer in answers]
+        return TokenLoss(
+            advantage=joined(answer.advantage for answer in answers),
+            weight=joined(np.full(n, w) for n, w in zip(lengths, weight, strict=True)),
+            old=joined(old[id(answer)] for answer in answers) if old else None,
+            sampler=joined(answer.completion.log_q for answer in answers),
+            reference=joined(reference[i] for i in places) if reference else None,
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+            beta=self.beta,
+            cap=self.importance_cap,
+        )
+
+    def _reference(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Float[np.ndarray, " tokens"]]:
+        if "reference" not in self.frozen:
+            return []
+        model = self.frozen["reference"]
+        with gathered(model):
+            return sampled_logps(model, pairs, self.temperature, self.tokens_per_forward)
+
+    def _idle_loss(self) -> Tensor:
+        nothing = torch.zeros(1, device=self.device)
+        loss, _, _ = row_loss(self.policy.model, idle_row(self.device), TokenLoss(nothing, nothing), self.temperature)
+        return loss
+
+    def _total_steps(self) -> int:
+        """Optimizer steps of the whole run, for the schedule of the learning rate."""
+        most = self.trainer.max_steps
+        if most != -1:
+            return most
+        return int(self.trainer.estimated_stepping_batches) * self.updates_per_batch * self.minibatches
+
+    # ---- state ----------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The answers that were sampled ahead go along: other weights would give others. Verdicts are made again."""
+        own = [
+            answer_state(number, step, place)
+            for number, step in self._sampled.items()
+            for place in range(len(step.answers))
+        ]
+        everywhere = [entry for part in gather(own) for entry in part]
+        checkpoint["rlvr"] = {"history": self.history, "sampled": everywhere}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["rlvr"]
+        self.history = state["history"]
+        self._restored = {}
+        for entry in state["sampled"]:
+            self._restored.setdefault(entry["step"], {})[entry["problem"], entry["number"]] = entry
+
+    # ---- for people -----------------------------------------------------------------------------------------------
+
+    def results(self) -> dict[str, Any]:
+        """Settings and curves of the run, as JSON."""
+        names = ("group_size", "max_new_tokens", "temperature", "advantage", "credit", "gate", "normalise")
+        names += ("clip_low", "clip_high", "beta", "mask_truncated", "importance_cap", "staleness", "seed")
+        return {
+            "stage": "rlvr",
+            "settings": {name: getattr(self, name) for name in names},
+            "reward": type(self.reward).__name__,
+            "reproducible": self.backend.reproducible,
+            "isolation": self.judge.label,
+            "history": self.history,
+        }
+
+    def summary_lines(self, trainer: L.Trainer) -> list[str]:
+        """What `ra3kit fit` prints at the end: first and last steps."""
+        done = self.history["reward"]
+        if not done:
+            return []
+        part = max(1, len(done) // 10)
+        lines = ["", f"first and last {part} of {len(done)} steps"]
+        for name in HISTORY:
+            values = self.history[name]
+            lines.append(f"{name:<24}{np.nanmean(values[:part]):>10.4f}{np.nanmean(values[-part:]):>10.4f}")
+        return lines
+
+    def plan(self, shards: int = 1) -> dict[str, Any]:
+        """Parameters, and memory of one process, for `fit --dry-run`.
+
+        Args:
+            shards: processes that share the weights.
+        """
+        own = training_memory(self.policy.model, shards)
+        memory: dict[str, Any] = dict(vars(own))
+        if self.frozen:
+            memory["reference"] = own.weights
+        if shards > 1:
+            memory["gathered for sampling"] = gathered_bytes(self.policy.model, self._trainer)
+        return {"parameters": parameter_counts(self.policy.model), "memory": memory}
+
+
+def ids_of(answer: Answer) -> tuple[list[int], list[int]]:
+    """Prompt and sampled ids."""
+    return answer.task.prompt, answer.completion.ids
+
+
+def answer_state(number: int, step: Sampled, place: int) -> dict[str, Any]:
+    """What a checkpoint keeps of one answer of a step that was sampled ahead."""
+    answer = step.answers[place]
+    return {
+        "step": number,
+        "problem": answer.task.problem.id,
+        "number": answer.number,
+        "version": step.version,
+        "completion": vars(answer.completion),
+        "old": step.old[place].tolist() if step.old else None,
+    }
+
+
+class Totals:
+    """Sums over the tokens of an update on this process."""
+
+    def __init__(self) -> None:
+        self.sums = dict.fromkeys(("loss", "entropy", "kl", "low", "high", "gap", "importance"), 0.0)
+        self.largest = 0.0
+        self.has_kl = False
+
+    def add(self, terms: TokenLoss, loss: float, logps: Tensor, entropies: Tensor) -> None:
+        """One row: its loss, and log-probability and entropy of its targets."""
+        assert terms.sampler is not None
+        low, high = terms.is_clipped(logps)
+        gap = ((logps if terms.old is None else terms.old) - terms.sampler).abs()
+        self.sums["loss"] += loss
+        self.sums["entropy"] += float(entropies.sum())
+        self.sums["low"] += float(low.sum())
+        self.sums["high"] += float(high.sum())
+        self.sums["gap"] += float(gap.sum())
+        self.sums["importance"] += float(terms.importance(logps).sum())
+        self.largest = max(self.largest, float(gap.max()))
+        if terms.reference is not None:
+            self.has_kl = True
+            self.sums["kl"] += float(k3(logps, terms.reference).sum())
+
+    def means(self, tokens: int) -> dict[str, float]:
+        """Means over the tokens of all processes, by tag."""
+        world = summed(self.sums)
+        largest = max(gather(self.largest))
+        means = {name: world[name] / tokens for name in world}
+        kl = {"kl": means["kl"]} if self.has_kl else {}
+        return kl | {
+            "loss": world["loss"],
+            "entropy": means["entropy"],
+            "clip_ratio/low_mean": means["low"],
+            "clip_ratio/high_mean": means["high"],
+            "logp_gap_mean": means["gap"],
+            "logp_gap_max": largest,
+            "is_weight_mean": means["importance"],
+        }
