@@ -26,6 +26,7 @@ from ra3kit.evaluation.sampling import Sampling, prompts_too_long, sample
 from ra3kit.evaluation.score import Results, check_ks, score, write
 from ra3kit.policy import BasePolicy
 from ra3kit.ranks import gather, rank, world_size
+from ra3kit.rlvr.grpo import GRPOModule
 from ra3kit.sharding import gathered
 from ra3kit.verify.problem import Problem, Verdict
 from ra3kit.verify.verifier import verify_all
@@ -218,10 +219,12 @@ def policies(module: L.LightningModule, control: bool = False) -> dict[str, Base
         if control and module.control is None:
             raise RecipeError("PassAtK: control=true, but this run trains no control (model.control=true)")
         return {"": module.policy, **({"-ntp": module.control} if control and module.control is not None else {})}
-    if not isinstance(module, BasePolicy):
-        raise RecipeError(f"PassAtK works with RA3Module and BasePolicy, not with {type(module).__name__}")
     if control:
-        raise RecipeError("PassAtK: control=true is for RA3 runs; a BasePolicy has no control")
+        raise RecipeError(f"PassAtK: control=true is for RA3 runs; a {type(module).__name__} has no control")
+    if isinstance(module, GRPOModule):
+        return {"": module.policy}
+    if not isinstance(module, BasePolicy):
+        raise RecipeError(f"PassAtK works with RA3Module, GRPOModule and BasePolicy, not with {type(module).__name__}")
     return {"": module}
 
 

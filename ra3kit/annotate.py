@@ -30,6 +30,7 @@ from ra3kit.errors import DataError, ModelError, RunError
 from ra3kit.policy import BasePolicy, score
 from ra3kit.recipe import load
 from ra3kit.render import LEFT_OUT, code_lines, thought_line
+from ra3kit.rlvr.grpo import GRPOModule
 from ra3kit.rollout import line_logps
 from ra3kit.sources import Source
 
@@ -106,9 +107,13 @@ def load_writer(source: Source, who: Who | None = None, device: str = "auto") ->
 def _parts(module: L.LightningModule, source: Source) -> tuple[BasePolicy, LatentPosterior | None]:
     if isinstance(module, RA3Module):
         return module.policy, module.posterior
+    if isinstance(module, GRPOModule):
+        return module.policy, None
     if isinstance(module, BasePolicy):
         return module, None
-    raise RunError(f"{source.name}: a {type(module).__name__} writes no thoughts; RA3Module and BasePolicy do.")
+    raise RunError(
+        f"{source.name}: a {type(module).__name__} writes no thoughts; RA3Module, GRPOModule and BasePolicy do."
+    )
 
 
 def _like(source: Source, policy: BasePolicy) -> LatentPosterior:

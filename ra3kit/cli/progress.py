@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import ProgressBar
 class PlainProgress(ProgressBar):
     """Prints `epoch 2/6, step 40/120, 31 s: loss 2.31` at most every `every` seconds, and at the end of an epoch.
 
+    Steps are batches of the epoch, or of the run where it has a number of steps as its limit.
+
     A module with a `phase` has it named beside the epoch. Figures that have not changed since the epoch before are left
     out: they belong to another phase.
 
@@ -63,7 +65,9 @@ class PlainProgress(ProgressBar):
         self._printed = (trainer.current_epoch, step)
         self._last = time.monotonic()
         epochs = f"/{trainer.max_epochs}" if trainer.max_epochs not in (None, -1) else ""
-        total = self.total_train_batches
+        total = trainer.num_training_batches
+        if trainer.max_steps != -1:
+            step, total = trainer.global_step, trainer.max_steps
         steps = f"/{total}" if total != float("inf") else ""
         metrics = self.get_metrics(trainer, pl_module)
         metrics = {k: v for k, v in metrics.items() if k != "v_num" and v != self._before.get(k)}

@@ -36,17 +36,30 @@ from ra3kit.rlvr.metrics import answer_metrics
 from ra3kit.rlvr.rewards import Reward, VerifierReward
 from ra3kit.rlvr.rows import idle_row, packed_rows, row_loss, sampled_logps
 from ra3kit.rlvr.tasks import Answer, Groups, Task
-from ra3kit.rlvr.thoughts import Thoughts, segment_advantages, thought_metrics, thought_sums, thoughts_of
+from ra3kit.rlvr.thoughts import (
+    Thoughts,
+    segment_advantages,
+    thought_metrics,
+    thought_sums,
+    thoughts_of,
+)
 from ra3kit.rollout.jobs import Completion
 from ra3kit.sharding import gathered, is_sharded, shard_models
 from ra3kit.verify.problem import JUDGED, Verdict
 
 Credit = Literal["answer", "segment"]
-"""answer: every token of an answer has the answer's advantage. segment: each stretch of an answer from one place where a
-thought could begin to the next has one of its own, see `ra3kit.rlvr.thoughts.segment_advantages`."""
+"""answer: every token of an answer has the answer's advantage. segment: each stretch of an answer from one place where
+a thought could begin to the next has one of its own, see `ra3kit.rlvr.thoughts.segment_advantages`."""
 
 HISTORY = ("reward", "pass_rate", "entropy", "completions/mean_length")
 """What is kept of every step for the report of the run."""
+
+SETTINGS = (
+    *("group_size", "max_new_tokens", "temperature", "advantage", "credit", "gate", "normalise"),
+    *("clip_low", "clip_high", "beta", "mask_truncated", "importance_cap"),
+    *("updates_per_batch", "minibatches", "staleness", "seed"),
+)
+"""What a report says of how a run was trained."""
 
 
 @dataclass
@@ -247,21 +260,22 @@ class GRPOModule(L.LightningModule):
 
         places = range(len(tasks) * g)
         restored = self._restored.pop(number, {})
-        saved = [restored.get((tasks[i // g].problem.id, i % g)) for i in places]
+        wanted = [(tasks[i // g].problem.id, i % g) for i in places]
         version, old = self.trainer.global_step, []
-        if None in saved:
+        if all(name in restored for name in wanted):
+            for i, name in enumerate(wanted):
+                state = restored[name]
+                keep(i, Completion(**state["completion"]))
+                version = state["version"]
+                old += [] if state["old"] is None else [np.asarray(state["old"], np.float32)]
+        else:
             requests = [
-                Request(tasks[i // g].prompt, f"{tasks[i // g].problem.id}\0{visit}\0{i % g}", tasks[i // g].stops)
-                for i in places
+                Request(tasks[i // g].prompt, f"{wanted[i][0]}\0{visit}\0{i % g}", tasks[i // g].stops) for i in places
             ]
             self.backend.sample(requests, self.seed, self.max_new_tokens, self.temperature, keep)
             if self._needs_old:
                 pairs = [ids_of(answers[i]) for i in places]
                 old = sampled_logps(self.policy.model, pairs, self.temperature, self.tokens_per_forward)
-        for i, state in enumerate(saved if None not in saved else []):
-            keep(i, Completion(**state["completion"]))
-            version = state["version"]
-            old += [] if state["old"] is None else [np.asarray(state["old"], np.float32)]
         return Sampled([answers[i] for i in places], [verdicts[i] for i in places], version, old)
 
     def _judged(self, step: Sampled) -> list[list[Answer]]:
@@ -460,11 +474,9 @@ class GRPOModule(L.LightningModule):
 
     def results(self) -> dict[str, Any]:
         """Settings and curves of the run, as JSON."""
-        names = ("group_size", "max_new_tokens", "temperature", "advantage", "credit", "gate", "normalise")
-        names += ("clip_low", "clip_high", "beta", "mask_truncated", "importance_cap", "staleness", "seed")
         return {
             "stage": "rlvr",
-            "settings": {name: getattr(self, name) for name in names},
+            "settings": {name: getattr(self, name) for name in SETTINGS},
             "reward": type(self.reward).__name__,
             "reproducible": self.backend.reproducible,
             "isolation": self.judge.label,
