@@ -489,10 +489,11 @@ class GRPOModule(L.LightningModule):
         if not done:
             return []
         part = max(1, len(done) // 10)
-        lines = ["", f"first and last {part} of {len(done)} steps"]
+        lines = ["", f"{f'mean of {part} of {len(done)} steps':<28}{'first':>10}{'last':>10}"]
         for name in HISTORY:
-            values = self.history[name]
-            lines.append(f"{name:<24}{np.nanmean(values[:part]):>10.4f}{np.nanmean(values[-part:]):>10.4f}")
+            known = [value for value in self.history[name] if value == value]  # steps without a lesson have no entropy
+            if known:
+                lines.append(f"{name:<28}{np.mean(known[:part]):>10.4f}{np.mean(known[-part:]):>10.4f}")
         return lines
 
     def plan(self, shards: int = 1) -> dict[str, Any]:
