@@ -284,7 +284,9 @@ class GRPOModule(L.LightningModule):
         verdicts = self.judge.wait(list(zip(step.verdicts, problems, strict=True)))
         for answer, verdict in zip(step.answers, verdicts, strict=True):
             answer.verdict = verdict
-            answer.reward = self.reward(answer, self.max_new_tokens) if verdict.status in JUDGED else None
+            if verdict.status in JUDGED:
+                answer.reward = self.reward(answer, self.max_new_tokens)
+                answer.outcome = self.reward.outcome(answer)
         g = self.group_size
         return [step.answers[at : at + g] for at in range(0, len(step.answers), g)]
 
@@ -340,7 +342,7 @@ class GRPOModule(L.LightningModule):
 
     def _has_signal(self, group: Sequence[Answer]) -> bool:
         rewards = [answer.reward for answer in group]
-        return has_signal(rewards, [self.reward.outcome(answer) for answer in group], self.gate)
+        return has_signal(rewards, [answer.outcome for answer in group], self.gate)
 
     def _thoughts(self, answer: Answer) -> Thoughts:
         if self._texts is None:
