@@ -69,3 +69,12 @@ def test_the_quick_version_runs(script: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "_mfu_" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_quick_version_of_grpo_runs() -> None:
+    pytest.importorskip("trl", reason="TRL is not installed: pip install .[bench]")
+    command = [sys.executable, str(BENCHMARKS / "grpo.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "ours_vs_trl_tiny_longtail" in done.stdout
