@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 from ra3kit.abstraction.prior import LatentPrior, TemporalPrior
@@ -16,9 +17,14 @@ from ra3kit.callbacks.latent_monitor import log_scalars, log_text
 from ra3kit.errors import DivergenceError, RecipeError, RunError
 from ra3kit.guards import (
     Finding,
+    answers_clipped,
+    entropy_collapse,
+    logp_gap,
     loss_diverging,
+    no_signal,
     noisy_reward,
     not_finite,
+    not_judged,
     reward_stalled,
     same_thought,
     thought_rate_one,
@@ -26,15 +32,22 @@ from ra3kit.guards import (
     thoughts_shrinking,
 )
 from ra3kit.ranges import check_number
+from ra3kit.verify.problem import JUDGED, STATUSES
 
 Action = Literal["warn", "stop"]
 KEPT = 256
 """Values kept of each metric: of the running phase the last ones, of the run the first ones."""
 
-GROUPS = {"warmup": ("warmup",), "e": ("estep",), "m": ("mstep", "ntp"), "ntp": ("ntp",)}
+GROUPS = {"warmup": ("warmup",), "e": ("estep",), "m": ("mstep", "ntp"), "ntp": ("ntp",), "rlvr": ("rlvr",)}
 """The tags a phase writes; others in the trainer's metrics are left over from the phase before."""
 
 ONLY_WITH_THOUGHTS = ("estep/thought_length", "estep/thought_distinct", "estep/thought_most_common")
+
+ONLY_WHEN_TRAINED = (
+    *("rlvr/loss", "rlvr/grad_norm", "rlvr/entropy", "rlvr/kl"),
+    *("rlvr/logp_gap_mean", "rlvr/logp_gap_max", "rlvr/is_weight_mean"),
+)
+"""Not logged by a step of RLVR all of whose groups were skipped."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class Seen:
     """What a guard looks at after an optimizer step.
 
     Args:
-        phase: "warmup", "e", "m" or "ntp"; iteration: of the EM loop.
+        phase: "warmup", "e", "m", "ntp" or "rlvr"; iteration: of the EM loop.
         module: what is trained, for its settings.
         now: the figures of this step, by tag.
         history: the last figures of this phase, by tag, oldest first; NaN where there was nothing to measure.
@@ -227,6 +240,7 @@ class Divergence(Guard):
         *losses,
         *("warmup/grad_norm", "mstep/grad_norm", "ntp/grad_norm"),
         *("estep/reward", "estep/line_logp", "estep/loss", "estep/entropy", "estep/kl", "estep/grad_norm"),
+        *("rlvr/reward", "rlvr/loss", "rlvr/entropy", "rlvr/kl", "rlvr/grad_norm"),
     )
 
     def __init__(self, window: int = 5, factor: float = 1.5, margin: float = 0.5, on_trigger: Action = "warn"):
@@ -290,17 +304,77 @@ class StalledReward(Guard):
         return {} if message is None else {"reward_stalled": message}
 
 
+class PostTraining(Guard):
+    """RLVR that has nothing to learn from, or not what it seems: `entropy_collapse`, `no_signal`, `logp_gap`,
+    `clipped`, `not_judged`.
+
+    Args:
+        window: steps averaged, from 1 to 128.
+        entropy_fraction: share of its first entropy that a policy may not fall below.
+        gap_above: nats per token by which the log-probabilities of sampler and trainer may differ.
+        clipped_above: share of answers that may be cut at the length limit.
+        not_judged_above: share of answers that may have no verdict about their program.
+        on_trigger: "warn" or "stop".
+    """
+
+    verdicts = tuple(f"rlvr/verdict_{status}" for status in STATUSES)
+    reads = (
+        *("rlvr/entropy", "rlvr/logp_gap_mean", "rlvr/completions/clipped_ratio"),
+        *("rlvr/groups_skipped", "rlvr/groups_all_pass", "rlvr/groups_all_fail"),
+        *verdicts,
+    )
+
+    def __init__(
+        self,
+        window: int = 10,
+        entropy_fraction: float = 0.2,
+        gap_above: float = 0.01,
+        clipped_above: float = 0.5,
+        not_judged_above: float = 0.05,
+        on_trigger: Action = "warn",
+    ):
+        super().__init__(on_trigger)
+        bounds = {"clipped_above": clipped_above, "not_judged_above": not_judged_above}
+        check_settings(self, window, entropy_fraction=entropy_fraction, gap_above=gap_above, **bounds)
+        self.window, self.entropy_fraction, self.gap_above = window, entropy_fraction, gap_above
+        self.clipped_above, self.not_judged_above = clipped_above, not_judged_above
+
+    def check(self, seen: Seen) -> dict[str, str]:
+        if seen.phase != "rlvr":
+            return {}
+        entropies, gaps, ratios, skipped, passing, failing = (seen.history.get(tag, []) for tag in self.reads[:6])
+        found = {
+            "entropy_collapse": entropy_collapse(
+                seen.first.get("rlvr/entropy", []), entropies, self.window, self.entropy_fraction
+            ),
+            "no_signal": no_signal(skipped, passing, failing, self.window),
+            "logp_gap": logp_gap(gaps, self.window, self.gap_above),
+            "clipped": answers_clipped(ratios, self.window, self.clipped_above),
+            "not_judged": not_judged(self._unjudged(seen), self.window, self.not_judged_above),
+        }
+        return {name: message for name, message in found.items() if message is not None}
+
+    def _unjudged(self, seen: Seen) -> list[float]:
+        """Of each step the share of answers without a verdict about their program; NaN for a step without answers."""
+        histories = [seen.history.get(tag, []) for tag in self.verdicts]
+        steps = min(map(len, histories))  # none where a module does not log them all
+        counts = np.array([each[len(each) - steps :] for each in histories])  # [statuses, steps]
+        unjudged, total = counts[[status not in JUDGED for status in STATUSES]].sum(0), counts.sum(0)
+        return np.divide(unjudged, total, out=np.full_like(total, np.nan), where=total > 0).tolist()
+
+
 class Guards(Callback):
     """All guards at once. See docs/guards.md.
 
     Args:
         on_trigger: "warn" or "stop", for the guards below when none are given.
-        guards: which, each with a choice of its own; null for Collapse, Divergence, NoiseFloor and StalledReward.
+        guards: which, each with a choice of its own; null for Collapse, Divergence, NoiseFloor, StalledReward and
+            PostTraining.
     """
 
     def __init__(self, on_trigger: Action = "warn", guards: list[Guard] | None = None):
         default: list[Guard] = [
-            kind(on_trigger=on_trigger) for kind in (Collapse, Divergence, NoiseFloor, StalledReward)
+            kind(on_trigger=on_trigger) for kind in (Collapse, Divergence, NoiseFloor, StalledReward, PostTraining)
         ]
         self.guards = default if guards is None else guards
 
@@ -348,10 +422,13 @@ def whereabouts(module: L.LightningModule, metrics: Mapping[str, Any]) -> tuple[
 
 def figures(metrics: Mapping[str, Any], tags: Sequence[str], phase: str) -> dict[str, float]:
     """The values of this step. The trainer keeps old ones where nothing new was logged: those of another phase are left
-    out, and what is measured on thoughts is NaN where there were none."""
+    out, so is what is measured in training where a step trained on nothing, and what is measured on thoughts is NaN
+    where there were none."""
     now = {tag: float(metrics[tag]) for tag in tags if tag in metrics and tag.split("/")[0] in GROUPS.get(phase, ())}
     if now.get("estep/thought_rate") == 0:
         now |= {tag: float("nan") for tag in ONLY_WITH_THOUGHTS if tag in tags}
+    if float(metrics.get("rlvr/answers_trained", 1)) == 0:
+        now = {tag: value for tag, value in now.items() if tag not in ONLY_WHEN_TRAINED}
     return now
 
 

@@ -30,7 +30,7 @@ class Finding:
         name: of the detection; its tag in TensorBoard is `guard/<name>`.
         message: what was seen and what to do.
         step: optimizer steps done.
-        phase: "warmup", "e", "m" or "ntp".
+        phase: "warmup", "e", "m", "ntp" or "rlvr".
         iteration: of the EM loop, 0-based.
         action: "warn" or "stop".
     """
@@ -210,6 +210,91 @@ def reward_stalled(rewards: Sequence[float], window: int, min_gain: float = 0.0)
         f"the mean reward has gone from {before:.4g} to {now:.4g} over the last {2 * window} updates, no gain: the "
         "E-step has converged, or learns nothing. End it sooner (EMSwitch: window, min_gain), or raise the learning "
         "rate of q."
+    )
+
+
+# --- RLVR ------------------------------------------------------------------------------------------------------------
+
+
+def entropy_collapse(
+    first: Sequence[float], entropies: Sequence[float], window: int, fraction: float = 0.2
+) -> str | None:
+    """The policy has become much more certain than it was: the answers of a group hardly differ any more.
+
+    Args:
+        first: entropies of the first steps of the run, nats per sampled token.
+        entropies: of the running phase.
+        window: steps averaged, at both ends.
+        fraction: fires when the mean is below this share of what it was at first.
+    """
+    began, now = list(first)[:window], last_mean(entropies, window)
+    if len(began) < window or now is None or now >= fraction * float(np.mean(began)):
+        return None
+    return (
+        f"the entropy of sampled tokens has fallen from {float(np.mean(began)):.3g} to {now:.3g} nats per token: the "
+        "answers to a problem become one and the same, and there is nothing left to choose from. A larger clip_high, "
+        "fewer updates_per_batch or a smaller learning rate keep them apart."
+    )
+
+
+def no_signal(
+    skipped: Sequence[float], all_pass: Sequence[float], all_fail: Sequence[float], window: int
+) -> str | None:
+    """No group taught anything: in each of the last `window` steps all of them were skipped.
+
+    Args:
+        skipped, all_pass, all_fail: shares of the groups of a step.
+        window: steps.
+    """
+    if len(skipped) < window or min(skipped[-window:]) < 1:
+        return None
+    passing, failing = last_mean(all_pass, window) or 0.0, last_mean(all_fail, window) or 0.0
+    return (
+        f"all groups of the last {window} steps were skipped, {passing:.0%} of them because every answer passes and "
+        f"{failing:.0%} because every one fails: nothing is learned. Choose problems by difficulty for this policy, "
+        "use larger groups, or more mid-training."
+    )
+
+
+def logp_gap(gaps: Sequence[float], window: int, most: float = 0.01) -> str | None:
+    """Sampler and trainer are not the same model: mean gap of the last `window` steps above `most`.
+
+    Args:
+        gaps: mean |log-probability when sampled - under the trainer, same weights|, nats per token.
+        window: steps averaged.
+        most: a larger gap is more than rounding.
+    """
+    now = last_mean(gaps, window)
+    if now is None or now <= most:
+        return None
+    return (
+        f"the log-probabilities of sampler and trainer differ by {now:.3g} nats per token over the last {window} "
+        f"steps, more than rounding ({most:g}): they are not the same model, and the gradient is that of another "
+        "policy. Check the sampler's weights, precision, temperature and prompt; importance_cap corrects part of it."
+    )
+
+
+def answers_clipped(ratios: Sequence[float], window: int, most: float = 0.5) -> str | None:
+    """Most answers do not end: the mean share cut at the length limit of the last `window` steps is above `most`."""
+    now = last_mean(ratios, window)
+    if now is None or now <= most:
+        return None
+    return (
+        f"{now:.0%} of the answers of the last {window} steps were cut at max_new_tokens: most fail for their length, "
+        "whatever they say. Raise max_new_tokens, or see whether the policy writes its end or a stop string at all "
+        "(RLVRMonitor shows answers)."
+    )
+
+
+def not_judged(shares: Sequence[float], window: int, most: float = 0.05) -> str | None:
+    """Verdicts that say nothing of the program (internal, refused): mean share of the last `window` above `most`."""
+    now = last_mean(shares, window)
+    if now is None or now <= most:
+        return None
+    return (
+        f"{now:.0%} of the answers of the last {window} steps were not judged (verdict internal or refused), and were "
+        "not trained on. The reasons are in the files of RLVRMonitor; `ra3kit doctor` tests the sandbox. More time "
+        "for a step (judge.deadline), or fewer programs at a time, help where it is the load."
     )
 
 

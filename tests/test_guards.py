@@ -20,15 +20,31 @@ from ra3kit.abstraction.learner import AbstractionLearner
 from ra3kit.abstraction.posterior import CausalPosterior
 from ra3kit.abstraction.prior import FixedPenalty, LatentPrior, TemporalPrior
 from ra3kit.callbacks.em_switch import EMSwitch
-from ra3kit.callbacks.guards import Collapse, Divergence, Guard, Guards, NoiseFloor, StalledReward, figures, price
+from ra3kit.callbacks.guards import (
+    Collapse,
+    Divergence,
+    Guard,
+    Guards,
+    NoiseFloor,
+    PostTraining,
+    Seen,
+    StalledReward,
+    figures,
+    price,
+)
 from ra3kit.callbacks.report import RunReport
 from ra3kit.errors import DivergenceError, RecipeError, RunError
 from ra3kit.guards import (
+    answers_clipped,
+    entropy_collapse,
     findings,
     last_mean,
+    logp_gap,
     loss_diverging,
+    no_signal,
     noisy_reward,
     not_finite,
+    not_judged,
     reward_stalled,
     same_thought,
     thought_rate_one,
@@ -47,6 +63,11 @@ NAMES = {
     "loss_diverging",
     "noise_floor",
     "reward_stalled",
+    "entropy_collapse",
+    "no_signal",
+    "logp_gap",
+    "clipped",
+    "not_judged",
 }
 
 
@@ -160,6 +181,36 @@ def test_a_reward_that_no_longer_rises() -> None:
     assert reward_stalled([0.0] * 4 + [0.1] * 4, 4, min_gain=0.1) is not None
 
 
+def test_an_entropy_that_collapses() -> None:
+    def detector(entropies: Sequence[float]) -> str | None:
+        return entropy_collapse(entropies, entropies, 3)
+
+    falling = [0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.09, 0.09]
+    assert first_at(detector, falling) == 8  # 0.29 / 3 < 0.2 * 0.5
+    assert first_at(detector, [0.6, 0.5, 0.4, *[0.11] * 20]) is None
+    assert first_at(detector, [0.0] * 9) is None  # certain from the start
+    assert first_at(detector, [0.01, 0.011, 0.009] * 9) is None
+    assert "from 0.5 to 0.0933 nats per token" in str(detector(falling))
+
+
+def test_steps_without_a_signal() -> None:
+    def detector(skipped: Sequence[float]) -> str | None:
+        return no_signal(skipped, [0.25] * len(skipped), [0.75] * len(skipped), 3)
+
+    assert first_at(detector, [1.0, 1.0, 0.99, 1.0, 1.0, 1.0]) == 6
+    assert first_at(detector, [1.0, 1.0, 0.5] * 9) is None
+    assert "25% of them because every answer passes and 75% because every one fails" in str(detector([1.0] * 3))
+
+
+def test_means_above_a_bound() -> None:
+    assert first_at(lambda gaps: logp_gap(gaps, 2), [1e-6, 0.015, 1e-6, 0.011, 0.012]) == 5
+    assert first_at(lambda gaps: logp_gap(gaps, 2), [0.01] * 9) is None
+    assert first_at(lambda ratios: answers_clipped(ratios, 2), [0.4, 0.6, 0.5, 0.5]) == 3
+    assert first_at(lambda ratios: answers_clipped(ratios, 2), [0.5] * 9) is None
+    assert first_at(lambda shares: not_judged(shares, 2), [0.0, 0.1, 0.0, 0.2]) == 4
+    assert first_at(lambda shares: not_judged(shares, 2), [0.2, NAN, 0.2, NAN]) is None
+
+
 def test_the_mean_of_a_window_wants_all_of_it() -> None:
     assert last_mean([9.0, 1.0, 2.0], 2) == 1.5
     assert last_mean([1.0], 2) is None
@@ -185,10 +236,23 @@ def test_figures_left_over_from_another_phase_or_update_are_not_shown() -> None:
     assert figures(metrics, tags, "warmup") == {}
 
 
+def test_what_a_step_without_training_did_not_log_is_not_shown() -> None:
+    metrics = {"rlvr/entropy": torch.tensor(0.5), "rlvr/groups_skipped": torch.tensor(1.0)}
+    tags = tuple(metrics)
+    assert figures(metrics, tags, "rlvr").keys() == set(tags)
+    trained = {"rlvr/answers_trained": torch.tensor(3.0)}
+    assert figures(metrics | trained, tags, "rlvr").keys() == set(tags)
+    none = {"rlvr/answers_trained": torch.tensor(0.0)}
+    assert figures(metrics | none, tags, "rlvr").keys() == {"rlvr/groups_skipped"}
+    assert figures(metrics, tags, "ntp") == {}
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda: Collapse(window=0),
+        lambda: PostTraining(window=129),
+        lambda: PostTraining(entropy_fraction=-0.1),
         lambda: StalledReward(window=129),
         lambda: Guards("halt"),
         lambda: Divergence(factor=NAN),
@@ -365,6 +429,92 @@ def test_a_guard_of_ones_own(path: Path, tmp_path: Path) -> None:
     guard = Long(on_trigger="stop")
     with pytest.raises(RunError, match="guard/long at step 1, phase e of iteration 0: too long"):
         run_e(tmp_path, path, [guard])
+
+
+# ---- RLVR -----------------------------------------------------------------------------------------------------------
+
+HEALTHY = {
+    **{"entropy": 0.4, "logp_gap_mean": 1e-6, "completions/clipped_ratio": 0.1, "loss": 0.0, "grad_norm": 1.0},
+    **{"groups_skipped": 0.5, "groups_all_pass": 0.2, "groups_all_fail": 0.3, "answers_trained": 16.0},
+    **{f"verdict_{status}": 0.0 for status in ("timeout", "memory", "crash", "refused", "internal")},
+    **{"verdict_pass": 20.0, "verdict_fail": 20.0},
+}
+NO_GROUP = {"groups_skipped": 1.0, "groups_all_pass": 0.25, "groups_all_fail": 0.75, "answers_trained": 0.0}
+
+
+class PostTrained(L.LightningModule):
+    """Logs what it is told to, step by step, as GRPOModule does: nothing of training where nothing is trained on."""
+
+    phase = "rlvr"
+
+    def __init__(self, steps: Sequence[dict[str, float]]):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.steps = steps
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        now = HEALTHY | self.steps[batch_idx]
+        if not now["answers_trained"]:
+            now = {name: now[name] for name in now if name not in ("entropy", "logp_gap_mean", "loss", "grad_norm")}
+        self.log_dict({f"rlvr/{name}": value for name, value in now.items()}, batch_size=1)
+        return self.weight * 1.0
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def post_train(folder: Path, steps: Sequence[dict[str, float]], guards: L.Callback) -> None:
+    L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        default_root_dir=folder,
+        logger=False,
+        callbacks=[guards],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(PostTrained(steps), torch.utils.data.DataLoader(range(len(steps)), batch_size=1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "figures", "step"),
+    [
+        ("entropy_collapse", {"entropy": 0.01}, 21),  # (1 * 0.4 + 9 * 0.01) / 10 < 0.2 * 0.4
+        ("no_signal", NO_GROUP, 22),
+        ("logp_gap", {"logp_gap_mean": 0.019}, 18),  # 6 of 10, the others nothing
+        ("clipped", {"completions/clipped_ratio": 0.95}, 17),  # 5 of 10 in .95, the others in .1
+        ("not_judged", {"verdict_internal": 5.0, "verdict_refused": 5.0}, 15),  # 3 of 10 in a fifth
+        ("loss_not_finite", {"grad_norm": NAN}, 13),
+    ],
+)
+def test_each_trouble_of_rlvr_is_named(tmp_path: Path, name: str, figures: dict[str, float], step: int) -> None:
+    guards = Guards()
+    post_train(tmp_path, [{}] * 12 + [figures] * 12, guards)
+    assert [(f.name, f.step, f.phase, f.iteration) for f in guards.findings] == [(name, step, "rlvr", 0)]
+    assert str(guards.findings[0]).startswith(f"guard/{name} at step {step}, phase rlvr: ")
+
+
+def test_rlvr_without_trouble_has_no_findings_and_steps_without_training_are_no_window(tmp_path: Path) -> None:
+    guards = Guards()
+    calm = [{"entropy": 0.4 - 0.01 * n} for n in range(25)]
+    # one bad gap, then steps that log none: the old value must not fill the window
+    stale = [{"logp_gap_mean": 0.05}, *[NO_GROUP] * 9, {}]
+    post_train(tmp_path, calm + stale + [{}] * 10, guards)
+    assert guards.findings == []
+
+
+def test_entropy_is_compared_with_the_first_of_the_run_however_long_ago() -> None:
+    tag = "rlvr/entropy"
+    seen = Seen("rlvr", 0, PostTrained([]), {tag: 0.05}, {tag: [0.05] * 256}, {tag: [0.5] * 10})
+    assert list(PostTraining().check(seen)) == ["entropy_collapse"]
+
+
+def test_a_module_that_logs_little_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = PostTraining(window=1, on_trigger="stop")
+    few = {name: value for name, value in HEALTHY.items() if name in ("answers_trained", "verdict_internal")}
+    monkeypatch.setitem(globals(), "HEALTHY", few)
+    post_train(tmp_path, [{"verdict_internal": 9.0}] * 3, guard)
+    assert guard.findings == []
 
 
 def test_every_detection_is_documented() -> None:

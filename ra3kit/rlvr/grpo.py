@@ -284,7 +284,9 @@ class GRPOModule(L.LightningModule):
         verdicts = self.judge.wait(list(zip(step.verdicts, problems, strict=True)))
         for answer, verdict in zip(step.answers, verdicts, strict=True):
             answer.verdict = verdict
-            answer.reward = self.reward(answer, self.max_new_tokens) if verdict.status in JUDGED else None
+            if verdict.status in JUDGED:
+                answer.reward = self.reward(answer, self.max_new_tokens)
+                answer.outcome = self.reward.outcome(answer)
         g = self.group_size
         return [step.answers[at : at + g] for at in range(0, len(step.answers), g)]
 
@@ -340,7 +342,7 @@ class GRPOModule(L.LightningModule):
 
     def _has_signal(self, group: Sequence[Answer]) -> bool:
         rewards = [answer.reward for answer in group]
-        return has_signal(rewards, [self.reward.outcome(answer) for answer in group], self.gate)
+        return has_signal(rewards, [answer.outcome for answer in group], self.gate)
 
     def _thoughts(self, answer: Answer) -> Thoughts:
         if self._texts is None:
@@ -489,10 +491,11 @@ class GRPOModule(L.LightningModule):
         if not done:
             return []
         part = max(1, len(done) // 10)
-        lines = ["", f"first and last {part} of {len(done)} steps"]
+        lines = ["", f"{f'mean of {part} of {len(done)} steps':<28}{'first':>10}{'last':>10}"]
         for name in HISTORY:
-            values = self.history[name]
-            lines.append(f"{name:<24}{np.nanmean(values[:part]):>10.4f}{np.nanmean(values[-part:]):>10.4f}")
+            known = [value for value in self.history[name] if value == value]  # steps without a lesson have no entropy
+            if known:
+                lines.append(f"{name:<28}{np.mean(known[:part]):>10.4f}{np.mean(known[-part:]):>10.4f}")
         return lines
 
     def plan(self, shards: int = 1) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def answer_metrics(groups: Groups, kept: Groups, trained: Groups) -> dict[str, f
         "reward": sum(map(sum, rewards)),
         "std": sum(float(np.std(known)) for known in rewards if known),
         "equal": sum(len(set(known)) == 1 for known in rewards if known),
+        "passed": sum(answer.outcome is True for answer in answers),
         "all_pass": sum(outcomes(group) == {True} for group in groups),
         "all_fail": sum(outcomes(group) == {False} for group in groups),
         "kept": len(kept),
@@ -50,7 +51,7 @@ def answer_metrics(groups: Groups, kept: Groups, trained: Groups) -> dict[str, f
     if world["judged"]:  # else nothing is known about rewards
         logs |= {
             "reward": world["reward"] / world["judged"],
-            "pass_rate": world["pass"] / world["judged"],
+            "pass_rate": world["passed"] / world["judged"],
             "reward_std": world["std"] / world["groups_judged"],
             "frac_reward_zero_std": world["equal"] / world["groups_judged"],
         }
@@ -59,4 +60,4 @@ def answer_metrics(groups: Groups, kept: Groups, trained: Groups) -> dict[str, f
 
 def outcomes(group: Sequence[Answer]) -> set[bool]:
     """The outcomes there are among the judged answers of a group."""
-    return {answer.verdict.status == "pass" for answer in group if answer.verdict and answer.reward is not None}
+    return {answer.outcome for answer in group if answer.outcome is not None}
