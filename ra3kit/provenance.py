@@ -39,6 +39,7 @@ KINDS = (
     (r"results\.json", "results", "RunReport"),
     (r"report\.md", "report", "RunReport"),
     (r"report\.png", "picture", "RunReport"),
+    (r"report(-\d+)?", "report", "ra3kit report"),
     (r"events\.out\.tfevents\..*", "log", "TensorBoardLogger"),
 )
 """Pattern of the path in the run folder, kind, who makes it; the last that fits. Others are kept as "other"."""

@@ -25,6 +25,7 @@ VERBS = {
     "explain": "show a component: its arguments, what they mean, YAML to paste",
     "cp": "copy a recipe, to own and change it",
     "compare": "tell whether evaluations really differ",
+    "report": "draw the curves of runs in one picture, with a table",
     "env": "print what a bug report needs",
 }
 """Verb -> what it does. Each lives in `ra3kit/cli/<verb>.py` with `EXAMPLES`, `add_arguments` and `run`."""
