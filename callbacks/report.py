@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ra3kit.errors import RunError
 from ra3kit.guards import findings
 from ra3kit.policy import BasePolicy
 from ra3kit.report import picture, report_markdown
+from ra3kit.report_rlvr import rlvr_markdown, rlvr_picture
+from ra3kit.rlvr.grpo import GRPOModule
 from ra3kit.sharding import is_sharded
 
 
@@ -33,28 +36,23 @@ class RunReport(Callback):
         folder = Path(trainer.default_root_dir)
         if isinstance(pl_module, RA3Module):
             self._save(trainer, folder, {"model": pl_module.policy, "model-ntp": pl_module.control})
+        elif isinstance(pl_module, GRPOModule):
+            self._save(trainer, folder, {"model": pl_module.policy})
         elif isinstance(pl_module, BasePolicy):
             self._save(trainer, folder, {"model": pl_module})
-        if not trainer.is_global_zero:
-            return
-        if isinstance(pl_module, RA3Module):
-            results = ra3_results(trainer, pl_module)
+        if trainer.is_global_zero and isinstance(pl_module, RA3Module | GRPOModule | BasePolicy):
+            results = results_of(trainer, pl_module)
             write_json(folder / "results.json", results)
-            (folder / "report.md").write_text(report_markdown(results), encoding="utf-8")
-            picture(results, folder / "report.png")
-        elif isinstance(pl_module, BasePolicy):
-            write_json(folder / "results.json", ntp_results(trainer))
+            write_report(results, folder)
+            draw_report(results, folder / "report.png")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """What there is so far, when a run ends early for a reason it can name; `stopped` tells which. No models."""
         if not isinstance(exception, RunError) or not trainer.is_global_zero or not trainer.global_step:
             return
         folder = Path(trainer.default_root_dir)
-        if isinstance(pl_module, RA3Module):
-            results = ra3_results(trainer, pl_module) | {"stopped": str(exception)}
-            (folder / "report.md").write_text(report_markdown(results), encoding="utf-8")
-        else:
-            results = ntp_results(trainer) | {"stopped": str(exception)}
+        results = results_of(trainer, pl_module) | {"stopped": str(exception)}
+        write_report(results, folder)
         write_json(folder / "results.json", results)
 
     def _save(self, trainer: L.Trainer, folder: Path, models: dict[str, BasePolicy | None]) -> None:
@@ -82,6 +80,27 @@ class RunReport(Callback):
                     ) from error
 
 
+def results_of(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
+    """What a run has found, as JSON."""
+    if isinstance(module, RA3Module):
+        return ra3_results(trainer, module)
+    return rlvr_results(trainer, module) if isinstance(module, GRPOModule) else ntp_results(trainer)
+
+
+def write_report(results: dict[str, Any], folder: Path) -> None:
+    """report.md, of the stages that have one."""
+    markdown = {"ra3": report_markdown, "rlvr": rlvr_markdown}.get(results["stage"])
+    if markdown is not None:
+        (folder / "report.md").write_text(markdown(results), encoding="utf-8")
+
+
+def draw_report(results: dict[str, Any], path: Path) -> None:
+    """The picture, of the stages that have one, where matplotlib is installed."""
+    draw = {"ra3": picture, "rlvr": rlvr_picture}.get(results["stage"])
+    if draw is not None:
+        draw(results, path)
+
+
 def ra3_results(trainer: L.Trainer, module: RA3Module) -> dict[str, Any]:
     """Scores of every phase, what was trained on, and samples, as JSON."""
     return {
@@ -96,6 +115,16 @@ def ra3_results(trainer: L.Trainer, module: RA3Module) -> dict[str, Any]:
         "guards": found(trainer),
         "samples": module.samples,
     }
+
+
+def rlvr_results(trainer: L.Trainer, module: GRPOModule) -> dict[str, Any]:
+    """Settings, curves, data and last metrics of a run of GRPO; in the curves None is a step without such a value."""
+    own = module.results()
+    history = {
+        name: [None if math.isnan(value) else value for value in curve] for name, curve in own["history"].items()
+    }
+    account = getattr(getattr(trainer, "datamodule", None), "summary", dict)  # a loader alone has none
+    return {**own, "history": history, "data": account(), "metrics": logged(trainer), "guards": found(trainer)}
 
 
 def ntp_results(trainer: L.Trainer) -> dict[str, Any]:
