@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ra3kit.abstraction.em import RA3Module
 from ra3kit.callbacks.latent_monitor import indent, log_scalars, log_text
-from ra3kit.errors import RecipeError
+from ra3kit.errors import AbsentData, RecipeError
 from ra3kit.evaluation.benchmarks import benchmark as known_benchmark
 from ra3kit.evaluation.benchmarks import load
 from ra3kit.evaluation.card import card, versions
@@ -56,6 +56,7 @@ class PassAtK(Callback):
         show: tasks whose first sample is shown as text in TensorBoard, >= 0.
         control: also evaluate the NTP control of an RA3 run, as `eval/<benchmark>-ntp/*`.
         options: of the benchmark's reader: path, split, ...
+        if_absent: "error", or "skip": a benchmark whose data is not on this machine is named, and left out.
         style: of the prompt: "complete", "stub" or "chat".
         batch: answers drawn at once.
         seed: of the draws; the same at each evaluation.
@@ -79,6 +80,7 @@ class PassAtK(Callback):
         show: int = 2,
         control: bool = False,
         options: dict[str, Any] | None = None,
+        if_absent: Literal["error", "skip"] = "error",
         style: Style = "complete",
         batch: int = 32,
         seed: int = 0,
@@ -109,10 +111,15 @@ class PassAtK(Callback):
         )
         self.benchmark, self.limit, self.options, self.workers = benchmark, limit, options or {}, workers
         self.every_n_epochs, self.every_n_steps, self.at_start = every_n_epochs, every_n_steps, at_start
-        self.show, self.control = show, control
+        self.show, self.control, self.if_absent = show, control, if_absent
         self.problems: list[Problem] = []
         self._phase: str | None = None
-        self._evaluated_at = -1
+        self._evaluated_at = self._seen = -1
+
+    @property
+    def state_key(self) -> str:
+        """A run may evaluate on several benchmarks."""
+        return self._generate_state_key(benchmark=self.benchmark, options=self.options, sampling=vars(self.sampling))
 
     # ---- when -----------------------------------------------------------------------------------------------------
 
@@ -121,12 +128,19 @@ class PassAtK(Callback):
         if stage != "fit":
             return
         policies(pl_module, self.control)
-        self.problems = load(self.benchmark, self.options, self.limit).problems
+        try:
+            self.problems = load(self.benchmark, self.options, self.limit).problems
+        except AbsentData as error:
+            if self.if_absent == "error":
+                raise
+            if trainer.is_global_zero:
+                print(f"not evaluated on {self.benchmark}: {error}", flush=True)
+            return
         if trainer.is_global_zero:
             verify_all([])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.at_start and trainer.global_step == 0:
+        if self.problems and self.at_start and trainer.global_step == 0:
             self.evaluate(trainer, pl_module)
 
     def on_train_batch_start(
@@ -137,7 +151,9 @@ class PassAtK(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+        step, before = trainer.global_step, max(0, self._seen)
+        self._seen = step
+        if self.every_n_steps and step // self.every_n_steps > before // self.every_n_steps:  # a batch may be several
             self._evaluate_once(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -146,7 +162,7 @@ class PassAtK(Callback):
 
     def _evaluate_once(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Unless pi has not changed since: an E-step leaves it as it is, and a step may end an epoch."""
-        if self._phase != "e" and trainer.global_step != self._evaluated_at:
+        if self.problems and self._phase != "e" and trainer.global_step != self._evaluated_at:
             self.evaluate(trainer, pl_module)
 
     # ---- what -----------------------------------------------------------------------------------------------------
@@ -203,10 +219,10 @@ class PassAtK(Callback):
     # ---- state ----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {"evaluated_at": self._evaluated_at}
+        return {"evaluated_at": self._evaluated_at, "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._evaluated_at = state["evaluated_at"]
+        self._evaluated_at, self._seen = state["evaluated_at"], state["seen"]
 
 
 def policies(module: L.LightningModule, control: bool = False) -> dict[str, BasePolicy]:

@@ -180,7 +180,7 @@ class _Builder(LightningCLI):
             all_of_them.append(Checkpoints())
         try:
             return super().instantiate_trainer(default_root_dir=str(self._folder), callbacks=all_of_them, **kwargs)
-        except (MisconfigurationException, ValueError, TypeError) as error:  # how Lightning refuses a setting
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:  # how Lightning refuses
             raise RecipeError(f"trainer: {error}") from error
 
 

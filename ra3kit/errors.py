@@ -18,6 +18,10 @@ class DataError(RA3Error):
     """A corpus, a file, a record or a store that cannot be used."""
 
 
+class AbsentData(DataError):
+    """A data set that is not on this machine."""
+
+
 class TokenizerError(RA3Error):
     """A tokenizer that cannot carry exact lines and latents (no end token, a lossy round trip, no `#` token)."""
 

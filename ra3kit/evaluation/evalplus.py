@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ra3kit.errors import DataError, nearest
+from ra3kit.errors import AbsentData, DataError, nearest
 from ra3kit.evaluation.prompts import parse
 from ra3kit.evaluation.records import Problems, convert, field_of, strings
 from ra3kit.hub import offline
@@ -91,7 +91,7 @@ def locate(name: str, path: str | Path | None) -> Path:
     if (found := _cached(source)) is not None:
         return found
     variable = f" or set {source.env}" if source.env else ""
-    raise DataError(
+    raise AbsentData(
         f"benchmark {name!r}: its file was not found. Give path=FILE{variable}; or put it into {_cache()} as "
         f"{source.cached}; or install evalplus (pip install 'ra3kit[eval]'), which downloads it. ({why})"
     )

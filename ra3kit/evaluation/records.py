@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ra3kit.errors import DataError
+from ra3kit.errors import AbsentData, DataError
 from ra3kit.verify.problem import Problem
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
@@ -64,11 +64,11 @@ def read_records(path: Path) -> tuple[list[Record], list[Malformed]]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
         if not files:
-            raise DataError(f"path={path}: no file here ends with {', '.join(SUFFIXES)}")
+            raise AbsentData(f"path={path}: no file here ends with {', '.join(SUFFIXES)}")
         parts = [read_records(file) for file in files]
         return [r for records, _ in parts for r in records], [m for _, malformed in parts for m in malformed]
     if not path.is_file():
-        raise DataError(f"path={path}: no such file or folder")
+        raise AbsentData(f"path={path}: no such file or folder")
     if path.name.endswith(".parquet"):
         return _read_parquet(path), []
     if not path.name.endswith(SUFFIXES):
