@@ -130,8 +130,10 @@ def find_family(name: str, parts: tuple[str, ...], **given: Any) -> FamilySource
         elif "." in piece:
             path = piece
         else:
+            allowed = f"one of {', '.join(parts)}, " if parts else ""
             raise DataError(
-                f"{name}: {piece!r} is no part that can be asked for here: {', '.join(parts)}.{nearest(piece, parts)}"
+                f"{name}: {piece!r} is none of what can stand here: {allowed}an import path, key=value."
+                f"{nearest(piece, parts)}"
             )
     n, seed = keys.pop("n", None), keys.pop("seed", 0)
     check_number("n", n, least=1, whole=True, optional=True, error=DataError)

@@ -21,6 +21,7 @@ from ra3kit.rlvr.tasks import Task
 from ra3kit.study.family import Program, Split, find_family
 from ra3kit.study.idioms import IDIOMS, POOL, Intent
 from ra3kit.study.lists import ListFamily
+from ra3kit.testing import check_benchmark
 from ra3kit.verify.problem import Calls, Problem
 from ra3kit.verify.verifier import Verifier
 
@@ -287,6 +288,7 @@ def test_as_a_benchmark() -> None:
     assert benchmarks.load("family", {"n": 9}).problems == TASKS["val"][:9]
     assert benchmarks.load("family", {"n": 9, "split": "test", "world": 0}, limit=4).problems == TASKS["test"][:4]
     assert len(benchmarks.load("family").problems) == 200
+    check_benchmark(lambda: benchmarks.family(n=4, split="test"))
     two = benchmarks.load("family", {"family": "least=2:most=2", "n": 5}).problems
     assert {len(problem.meta["intents"]) for problem in two} == {2}
     other = benchmarks.load("family", {"family": f"{__name__}.OtherFamily:depth=2", "n": 2, "split": "test"})
@@ -333,8 +335,8 @@ def test_the_splits_of_the_kits_own_problems_are_what_rlvr_trains_on_and_the_res
         ("family:base:min_lines=3:max_lines=2", "max_lines=2"),
         ("family:no.such.Class:base", "cannot import no.such.Class"),
         ("family:ra3kit.study.lists.HEAD:base", "is no class"),
-        ("family:expert:train", "'train' is no part"),
-        ("family:", "no part"),
+        ("family:expert:train", "'train' is none of what can stand here: one of base, expert, an import path"),
+        ("family:", "'' is none of"),
         ("family:world=1", "which corpus"),
     ],
 )
@@ -352,4 +354,6 @@ def test_more_tasks_than_there_are() -> None:
         ListFamily(intents=36).intent("keep even")
     with pytest.raises(RecipeError, match="split='dev'"):
         benchmarks.load("family", {"split": "dev"})
+    with pytest.raises(DataError, match="'test' is none of what can stand here: an import path, key=value"):
+        benchmarks.load("family", {"family": "test"})
     assert find_family("family", ()).part is None
