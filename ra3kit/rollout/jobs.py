@@ -6,7 +6,9 @@ of the tokens it asked about and one drawn token, and hands out the next feed un
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -267,6 +269,12 @@ class Completion:
     finish: Literal["end", "stop", "length"]
 
 
+@lru_cache(maxsize=64)
+def _any_of(strings: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """The first place where any of the strings begins; of none, nowhere."""
+    return re.compile(b"|".join(map(re.escape, strings)) or b"(?!)")
+
+
 class GenerateJob:
     """Sample freely after a prompt until the end token, a stop string or the length limit."""
 
@@ -282,7 +290,7 @@ class GenerateJob:
         """texts: the bytes of every token (`ra3kit.latents.token_bytes`), which stop strings are looked for in."""
         self.key, self._prompt, self._texts, self._end_ids = key, prompt, texts, end_ids
         self.shared = prompt[:-1]
-        self._stop, self._most = stop, max_new_tokens
+        self._pattern, self._longest, self._most = _any_of(stop), max(map(len, stop), default=0), max_new_tokens
         self._ids: list[int] = []
         self._log_q: list[float] = []
         self._raw: list[float] = []
@@ -315,11 +323,10 @@ class GenerateJob:
 
     def _stopped(self, new: int) -> bool:
         """Whether a stop string was completed by the last token; if so the text is cut before the first of them."""
-        window = max((len(stop) for stop in self._stop), default=0) + new
-        found = [at for stop in self._stop if (at := self._bytes.find(stop, max(0, len(self._bytes) - window))) >= 0]
-        if found:
-            del self._bytes[min(found) :]
-        return bool(found)
+        found = self._pattern.search(self._bytes, max(0, len(self._bytes) - self._longest - new))
+        if found is not None:
+            del self._bytes[found.start() :]
+        return found is not None
 
     def result(self) -> Completion:
         # a sample cut at the length limit may end within a multi-byte character
