@@ -322,6 +322,8 @@ def _limitations(facts: Facts) -> Iterator[str]:
         "It may repeat its training data. Contamination with benchmarks was looked for only where the recipe names "
         "`decontaminate`."
     )
+    if forced := facts.data.get("evaluation_forced"):
+        lines.append(f"It was trained on evaluation data ({_cell(forced)}): its scores on these sets mean nothing.")
     base = facts.policy.get("model")
     of_base = f" and of its base model ({base})" if is_hub_id(base) else ""
     lines.append(

@@ -35,6 +35,7 @@ KINDS = (
     (r"checkpoints/[^/]+\.ckpt", "checkpoint", "ModelCheckpoint"),
     (r"model(-[^/]+)?", "model", "RunReport"),
     (r"eval/[^/]+/[^/]+", "samples and scores", "PassAtK"),
+    (r"difficulty\.jsonl", "pass rates", "RLVRDataModule"),
     (r"samples/[^/]+", "sampled answers", "RLVRMonitor"),
     (r"results\.json", "results", "RunReport"),
     (r"report\.md", "report", "RunReport"),

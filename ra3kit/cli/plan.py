@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as L
 import torch
@@ -66,9 +66,26 @@ def plan(recipe: Recipe, folder: Path) -> str:
     if isinstance(memory, dict) and not any(isinstance(size, dict) for size in memory.values()):
         total = sum(size for size in memory.values() if isinstance(size, int | float))
         own = own | {"memory": memory | {"together": total}}
-    sections = {"model": own, "data": summary, "disk": disk(built, own, summary)}
+    sections = {"model": own, "data": summary, "steps": rlvr_steps(built, summary), "disk": disk(built, own, summary)}
     parts = [table(head), *(f"{title}\n{table(section, 2)}" for title, section in sections.items() if section)]
     return "\n\n".join([*parts, f"Nothing was trained. Train it: {_command(recipe)}"])
+
+
+def rlvr_steps(built: Built, summary: dict[str, Any]) -> dict[str, Any]:
+    """What a step of GRPO samples over all processes: of a model with groups of answers, on data with prompts."""
+    data, model = cast(Any, built.data), cast(Any, built.model)
+    prompts, group = getattr(data, "prompts_per_step", None), getattr(model, "group_size", None)
+    if prompts is None or group is None:
+        return {}
+    most = min(prompts, summary["problems"])
+    return {
+        "prompts": most,
+        "prompt tokens": f"about {round(summary['prompt_tokens'] / summary['problems'] * most):,}",
+        "samples": most * group,
+        "sampled tokens": f"at most {most * group * model.max_new_tokens:,}",
+        "steps per epoch": data.steps_per_epoch(),
+        "steps ahead": getattr(model, "staleness", 0),
+    }
 
 
 def sharing(trainer: Mapping[str, Any]) -> int:

@@ -11,10 +11,14 @@ import lightning as L
 import pytest
 import torch
 
-from ra3kit.callbacks.checkpoints import Checkpoints, data_facts
+from ra3kit.build import Built
+from ra3kit.callbacks.checkpoints import Checkpoints, Resume, data_facts
+from ra3kit.checkpoints import find
+from ra3kit.cli.plan import rlvr_steps
 from ra3kit.data.loader import StepLoader
-from ra3kit.errors import DataError, RecipeError
+from ra3kit.errors import DataError, RecipeError, RunError
 from ra3kit.evaluation.prompts import prompt_text
+from ra3kit.modelcard import Facts, model_card
 from ra3kit.rlvr.data import ProblemLoader, RLVRBatch, RLVRDataModule
 from ra3kit.rlvr.difficulty import DifficultyFilter
 from ra3kit.rlvr.tasks import Task
@@ -205,10 +209,23 @@ def test_excluded_benchmarks_by_id_and_by_text(tmp_path: Path) -> None:
     own = data()
     own.setup()
     copied = record(1, own.tasks[0].problem.prompt + "\nThank you.")
-    made = data(write(tmp_path / "x.jsonl", copied, record(2)), exclude=["ra3kit"])
-    assert made.summary()["left_out"] == {"in ra3kit, which is excluded": 1}
+    info = {"language": "python", "test_cases": [{"input": "1", "output": "2", "type": "stdin_stdout"}]}
+    named = {"problem_id": own.tasks[0].problem.id, "prompt": "In other words.", "verification_info": info}
+    made = data(write(tmp_path / "x.jsonl", copied, named, record(2)), exclude=["ra3kit"])
+    assert made.summary()["left_out"] == {"in ra3kit, which is excluded": 2}
+    assert names(made.tasks) == ["apps/2"]
     with pytest.raises(RecipeError, match="Did you mean 'mbpp"):
         data(exclude=["mbp+"]).setup()
+
+
+def test_mbpp_can_be_trained_on_without_what_mbpp_plus_asks(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MBPP_OVERRIDE_PATH", str(shared_data / "mbpp_plus" / "MbppPlus.jsonl.gz"))
+    made = data(str(shared_data / "mbpp" / "mbpp.jsonl"), exclude="mbpp+", max_prompt_tokens=None)
+    summary = made.summary()
+    assert summary["evaluation_refused"] == {"MBPP": 600}
+    # 108 of its 378 tasks are in the train split; another of that split has the text of one of the test split
+    assert summary["left_out"] == {"in mbpp+, which is excluded": 108 + 1}
+    assert summary["problems"] == 374 - 109
 
 
 def test_the_hash_tells_problems_tests_and_prompts_apart(tmp_path: Path) -> None:
@@ -330,6 +347,52 @@ def test_difficulty_is_measured_once_and_resumed_runs_keep_it(tmp_path: Path) ->
     assert {name for batch in again.seen for name in names(batch.steps[0])} == kept
 
 
+def test_a_stopped_run_goes_on_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", *map(record, range(10)))
+    whole, stopped, rest = Asked(), Asked(), Asked()
+    trainer(tmp_path / "whole").fit(whole, datamodule=data(path, tokenizer=None))
+    run = trainer(tmp_path / "run", Checkpoints(every_n_steps=1, keep=None), max_steps=4)
+    run.fit(stopped, datamodule=data(path, tokenizer=None))
+    assert len(found := find(tmp_path / "run")) == 4  # inside the epochs of three steps, too
+    resume = Resume(found[-1])
+    trainer(tmp_path / "run", resume, Checkpoints()).fit(rest, datamodule=data(path, tokenizer=None))
+    assert [batch.number for batch in rest.seen] == [4, 5]
+    assert [*stopped.seen, *rest.seen] == whole.seen
+    other = data(write(tmp_path / "y.jsonl", *map(record, range(11))), tokenizer=None)
+    with pytest.raises(RunError, match=r"other data \(data_hash: .*; problems: there 10, here 11"):
+        trainer(tmp_path / "run", resume, Checkpoints()).fit(Asked(), datamodule=other)
+
+
 def test_difficulty_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no trainer"):
         data(difficulty=DifficultyFilter()).train_dataloader()
+
+
+# ---- what is said of it ---------------------------------------------------------------------------------------------
+
+
+def test_the_plan_counts_what_a_step_samples(tmp_path: Path) -> None:
+    made, module = data(write(tmp_path / "x.jsonl", *map(record, range(10)))), Asked()
+    module.group_size = 8  # type: ignore[assignment]
+    built = Built(module, made, trainer(tmp_path), {})
+    steps = rlvr_steps(built, made.summary())
+    mean = sum(len(task.prompt) for task in made.tasks) / 10
+    assert steps == {
+        "prompts": 4,
+        "prompt tokens": f"about {round(4 * mean)}",
+        "samples": 32,
+        "sampled tokens": "at most 2,048",
+        "steps per epoch": 3,
+        "steps ahead": 1,
+    }
+    assert rlvr_steps(Built(L.LightningModule(), made, trainer(tmp_path), {}), made.summary()) == {}
+
+
+def test_the_card_of_a_model_says_that_it_saw_evaluation_data(tmp_path: Path) -> None:
+    def card() -> str:
+        summary = data(write(tmp_path / "humaneval.jsonl", record(1)), force=True).summary()
+        results = {"data": json.loads(json.dumps(summary))}
+        return model_card(Facts("n", "pi", "A", 1, "float32", None, "s", "e", {}, None, "c", results=results), {})
+
+    assert "trained on evaluation data (1 HumanEval): its scores on these sets mean nothing" in card()
+    assert data().summary()["evaluation_forced"] == {}

@@ -344,6 +344,37 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "sets by name: ra3kit, mbpp" in capsys.readouterr().err
 
 
+def test_gold_solutions_are_counted_and_failures_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = {**APPS, "problem_id": 8, "question": "Multiply.", "input_output": {"inputs": ["2 3"], "outputs": ["6"]}}
+    loops = {
+        **APPS,
+        "problem_id": 9,
+        "question": "Wait.",
+        "solutions": ["while True: pass"],
+        "time_limit": "0.2 seconds",
+    }
+    without = {**DEEPCODER, "problem": "Nothing.", "solutions": []}
+    path = str(write(tmp_path, APPS, wrong, loops, without))
+    assert main([path, "--against", "--verify-gold"]) == 0
+    printed = capsys.readouterr().out
+    assert "gold solutions: 1 of 3 pass their tests; 1 of 4 problems have none" in printed
+    assert "     1  fail\n" in printed
+    assert "     1  timeout\n" in printed
+    assert "apps/8: fail, " in printed
+    assert "apps/9: timeout, " in printed
+    assert main([path, "--against", "--verify-gold", "--limit", "2"]) == 0
+    assert "gold solutions: 1 of 2 pass their tests; 0 of 2 problems" in capsys.readouterr().out  # apps/7 and apps/9
+    assert main([path, "--limit", "0"]) == 2
+
+
+def test_of_several_sets_with_a_statement_the_first_is_named() -> None:
+    """Not the first that a set of hashes happens to give."""
+    words, index = [f"word{i}" for i in range(200)], Index()
+    for start in range(0, 100, 4):
+        index.add(f"from {start}", " ".join(words[start : start + 100]))
+    assert index.find(" ".join(words)) == "from 0"
+
+
 # ---- real files -----------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -93,16 +94,12 @@ class Index:
         words = words_of(statement)
         if (name := self.whole.get(hash(tuple(words)))) is not None:
             return name
+        found: list[int] = []
         for size, known in self.pieces.items():
             here = {hash(tuple(words[i : i + size])) for i in range(len(words) - size + 1)}
-            counts: dict[int, int] = {}
-            for piece in here & known.keys():
-                for number in known[piece]:
-                    counts[number] = counts.get(number, 0) + 1
-            for number, count in counts.items():
-                if count >= self.needed[number][1]:
-                    return self.needed[number][0]
-        return None
+            counts = Counter(number for piece in here & known.keys() for number in known[piece])
+            found += [number for number, count in counts.items() if count >= self.needed[number][1]]
+        return self.needed[min(found)][0] if found else None  # of several the first that was added, in every process
 
 
 def index_of(folders: Iterable[str | Path] | None = None) -> Index:
