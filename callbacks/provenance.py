@@ -47,7 +47,10 @@ class Provenance(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._open:  # here the step of a resumed run is known
-            provenance.describe(Path(trainer.default_root_dir), start={"from_step": trainer.global_step})
+            # and which problems were kept, where pass rates had to be measured first
+            measured = getattr(trainer.datamodule, "difficulty", None) is not None  # type: ignore[attr-defined]
+            about = data_of(trainer) if measured else {}
+            provenance.describe(Path(trainer.default_root_dir), start={"from_step": trainer.global_step}, **about)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

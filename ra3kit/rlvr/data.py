@@ -20,7 +20,7 @@ from ra3kit.errors import DataError
 from ra3kit.evaluation.benchmarks import benchmark
 from ra3kit.evaluation.prompts import Style, check_style
 from ra3kit.ranges import check_number
-from ra3kit.rlvr.difficulty import Chosen, DifficultyFilter
+from ra3kit.rlvr.difficulty import Chosen, DifficultyFilter, counted
 from ra3kit.rlvr.problems.cases import Caps
 from ra3kit.rlvr.problems.evaluation_sets import Index
 from ra3kit.rlvr.problems.read import Group, Known, Problems, line_of, read
@@ -320,6 +320,8 @@ class RLVRDataModule(L.LightningDataModule):
         if self.forced:
             named = ", ".join(f"{count} of {name}" for name, count in self.forced.items())
             lines.append(f"THIS RUN TRAINS ON EVALUATION DATA (force): {named}. Scores on these sets mean nothing.")
+        if self._chosen is not None:
+            lines.append(f"difficulty, measured when the run began: {counted(self._chosen.counts)}")
         ids = " ".join(map(str, first.prompt[:FIRST_IDS]))
         lines.append(f"the prompt of {first.problem.id}, {len(first.prompt):,} tokens, ids {ids} ...:")
         return [*lines, *printable(str(self.tokenizer.decode(first.prompt))).splitlines(), "(end of the prompt)"]

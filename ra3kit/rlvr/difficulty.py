@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,7 @@ class DifficultyFilter:
             print(self._told(chosen, len(tasks), len(missing), time.monotonic() - started, path), flush=True)
         if not chosen.kept:
             raise DataError(
-                f"data.difficulty: of {len(tasks)} problems none has {self._range()}: {_counted(chosen.counts)}. Give "
+                f"data.difficulty: of {len(tasks)} problems none has {self._range()}: {counted(chosen.counts)}. Give "
                 "easier or harder problems, more samples, or wider bounds."
             )
         return chosen
@@ -162,11 +162,12 @@ class DifficultyFilter:
         from_cache = f", {total - measured:,} from {path}" if measured < total else ""
         return (
             f"difficulty: {len(chosen.kept):,} of {total:,} problems have {self._range()}, {self.samples} answers "
-            f"each ({_counted(chosen.counts)}); {measured:,} measured in {seconds:.0f} s{from_cache}"
+            f"each ({counted(chosen.counts)}); {measured:,} measured in {seconds:.0f} s{from_cache}"
         )
 
 
-def _counted(counts: dict[str, Any]) -> str:
+def counted(counts: Mapping[str, Any]) -> str:
+    """The counts of `Chosen` in words."""
     names = ("kept", "too easy", "too hard", "not judged", "mean pass rate")
     return ", ".join(f"{name} {counts[name]}" for name in names if name in counts)
 

@@ -11,8 +11,10 @@ import lightning as L
 import pytest
 import torch
 
+from ra3kit import provenance
 from ra3kit.build import Built
 from ra3kit.callbacks.checkpoints import Checkpoints, Resume, data_facts
+from ra3kit.callbacks.provenance import Provenance
 from ra3kit.checkpoints import find
 from ra3kit.cli.plan import rlvr_steps
 from ra3kit.data.loader import StepLoader
@@ -166,9 +168,9 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 def test_several_paths_are_one_set(tmp_path: Path) -> None:
     one = write(tmp_path / "a" / "x.jsonl", record(1), record(2))
     two = write(tmp_path / "b" / "x.jsonl", record(2), record(3))
-    summary = data([one, two, "ra3kit"]).summary()
-    assert (summary["problems"], summary["rejected"]) == (3 + 24, {"duplicate": 1})
-    assert summary["formats"] == {"apps": 4, "ra3kit": 48}
+    summary = data([one, two, "ra3kit", "ra3kit"]).summary()
+    assert (summary["problems"], summary["rejected"]) == (3 + 24, {"duplicate": 1 + 48})
+    assert summary["formats"] == {"apps": 4, "ra3kit": 2 * 48}
 
 
 def test_records_without_a_name_do_not_take_each_others(tmp_path: Path) -> None:
@@ -322,13 +324,16 @@ def test_prompts_and_answers_must_fit_into_the_context(tmp_path: Path) -> None:
         trainer(tmp_path).fit(Asked(max_positions=70), datamodule=made)
 
 
-def test_difficulty_is_measured_once_and_resumed_runs_keep_it(tmp_path: Path) -> None:
+def test_difficulty_is_measured_once_and_resumed_runs_keep_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """After the start the weights are others: a pass rate of theirs would be of another policy."""
     path = write(tmp_path / "x.jsonl", *map(record, range(9)))
     made = data(path, tokenizer=None, difficulty=DifficultyFilter(samples=2))
     module, folder = Asked(staleness=0), tmp_path / "run"
-    run = trainer(folder, Checkpoints(every_n_steps=1, keep=None), max_steps=1)
+    run = trainer(folder, Checkpoints(every_n_steps=1, keep=None), Provenance(), max_steps=1)
     run.fit(module, datamodule=made)
+    assert provenance.read(folder)["data"]["difficulty"]["kept"] == 3
     assert len(module.measured) == 9
     kept = {f"apps/{i}" for i in (1, 4, 7)}  # 1 of 2 passes
     assert {name for batch in module.seen for name in names(batch.steps[0])} == kept
@@ -344,6 +349,7 @@ def test_difficulty_is_measured_once_and_resumed_runs_keep_it(tmp_path: Path) ->
         again.policy.model.weight += 1  # type: ignore[union-attr,operator]
     trainer(folder).fit(again, datamodule=later)
     assert again.measured == []
+    assert "difficulty, measured when the run began: kept 3, too easy 3, too hard 3" in capsys.readouterr().out
     assert {name for batch in again.seen for name in names(batch.steps[0])} == kept
 
 
@@ -353,7 +359,8 @@ def test_a_stopped_run_goes_on_in_the_middle_of_an_epoch(tmp_path: Path) -> None
     trainer(tmp_path / "whole").fit(whole, datamodule=data(path, tokenizer=None))
     run = trainer(tmp_path / "run", Checkpoints(every_n_steps=1, keep=None), max_steps=4)
     run.fit(stopped, datamodule=data(path, tokenizer=None))
-    assert len(found := find(tmp_path / "run")) == 4  # inside the epochs of three steps, too
+    found = find(tmp_path / "run")
+    assert len(found) == 4  # inside the epochs of three steps, too
     resume = Resume(found[-1])
     trainer(tmp_path / "run", resume, Checkpoints()).fit(rest, datamodule=data(path, tokenizer=None))
     assert [batch.number for batch in rest.seen] == [4, 5]

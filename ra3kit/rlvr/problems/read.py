@@ -140,18 +140,18 @@ def read(
     """
     if format is not None and format not in FORMATS:
         raise DataError(f"format={format!r}: allowed are {', '.join(FORMATS)}.{nearest(str(format), FORMATS)}")
+    known = Known() if known is None else known
     if path == "ra3kit":
-        return _own(force)
+        return _own(force, known)
     index = index_of(against)
     if is_family(path):
-        return _generated(str(path), force, index)
+        return _generated(str(path), force, index, known)
     result = Problems(str(path), forced=force, compared=index.sets)
     place = evalplus.locate("mbpp", None) if path == "mbpp" else Path(path).expanduser()
     if not place.exists() and "/" not in str(path):
         raise DataError(
             f"path={path}: no such file or folder; sets by name: {', '.join(NAMES)}.{nearest(str(path), NAMES)}"
         )
-    known = Known() if known is None else known
     for file in files_of(place):
         named = by_name(file)
         for row in rows(file, caps.record):
@@ -159,14 +159,17 @@ def read(
             try:
                 form, problem, cut = _convert(row.value, row.where, format, caps, result.formats)
                 name = named or by_format(form, problem) or index.find(problem.prompt)
-                problem = _new(problem, row.where, name is not None and not force, known)
+                _sort(result, problem, name, row.where, known)
             except Rejected as error:
-                result.rejected.setdefault(error.reason, Group()).add(f"{row.where}: {error}")
+                _reject(result, row.where, error)
                 continue
             if cut:
                 result.limited.add(f"{row.where}: {cut}")
-            _sort(result, problem, name, row.where)
     return result
+
+
+def _reject(result: Problems, where: str, error: Rejected) -> None:
+    result.rejected.setdefault(error.reason, Group()).add(f"{where}: {error}")
 
 
 def _convert(value: Any, where: str, format: str | None, caps: Caps, formats: Counter[str]) -> tuple[str, Problem, str]:
@@ -213,7 +216,9 @@ def _new(problem: Problem, where: str, is_refused: bool, known: Known) -> Proble
     return problem
 
 
-def _sort(result: Problems, problem: Problem, name: str | None, where: str) -> None:
+def _sort(result: Problems, problem: Problem, name: str | None, where: str, known: Known) -> None:
+    """Add it to the problems for training, or as one of an evaluation set; raises Rejected."""
+    problem = _new(problem, where, name is not None and not result.forced, known)
     if name is None:
         result.problems.append(problem)
         return
@@ -224,26 +229,32 @@ def _sort(result: Problems, problem: Problem, name: str | None, where: str) -> N
         result.evaluation.append(problem)
 
 
-def _own(force: bool) -> Problems:
+def _add_made(result: Problems, form: str, problem: Problem, name: str | None, known: Known) -> None:
+    """A problem that the kit has itself: it needs no reading."""
+    result.records += 1
+    result.formats[form] += 1
+    try:
+        _sort(result, problem, name, problem.id, known)
+    except Rejected as error:
+        _reject(result, problem.id, error)
+
+
+def _own(force: bool, known: Known) -> Problems:
     """The kit's own problems: every second one is for training, the others are its test split."""
     result = Problems("ra3kit", forced=force)
     for number, problem in enumerate(embedded.load()):
-        result.records += 1
-        result.formats["ra3kit"] += 1
-        _sort(result, problem, "ra3kit, test split" if number % 2 else None, problem.id)
+        _add_made(result, "ra3kit", problem, "ra3kit, test split" if number % 2 else None, known)
     result.compared = {name: group.count for name, group in result.evaluation_sets.items()}
     return result
 
 
-def _generated(path: str, force: bool, index: Index) -> Problems:
+def _generated(path: str, force: bool, index: Index, known: Known) -> Problems:
     """Tasks of a generated family: its train split, unless the name says another."""
     splits: tuple[Split, ...] = get_args(Split)
     found = find_family(path, splits)
     wanted: Split = next((split for split in splits if split == found.part), "train")
     result = Problems(path, forced=force, compared=index.sets)
     for problem in found.problems(wanted):
-        result.records += 1
-        result.formats["family"] += 1
         named = None if wanted == "train" else f"family, {wanted} split"
-        _sort(result, problem, named or index.find(problem.prompt), problem.id)
+        _add_made(result, "family", problem, named or index.find(problem.prompt), known)
     return result
