@@ -8,8 +8,8 @@ order, and `health` says whether it can be relied on.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from ra3kit.errors import RolloutError
 from ra3kit.models import base_model
 from ra3kit.ranges import check_number
 from ra3kit.rollout import Engine
+from ra3kit.rollout.attention import cache_elements
 from ra3kit.rollout.jobs import Completion
 from ra3kit.sharding import gathered
 
@@ -98,6 +99,13 @@ class RolloutBackend(ABC):
         """Everything between `refresh` and the end of a step's `sample` calls happens inside this, on every rank: where
         weights that are sharded are gathered, say."""
 
+    def memory(self, model: torch.nn.Module, tokens: int) -> int:
+        """Bytes it takes in this process while it samples, for answers of so many tokens, prompts included; 0 for none.
+
+        For the plan of a dry run.
+        """
+        return 0
+
     @abstractmethod
     def free(self) -> None:
         """Give back what memory can be had again."""
@@ -128,8 +136,12 @@ class EngineBackend(RolloutBackend):
             self._engine = Engine(model, tokenizer, self.slots, context, self.call_tokens)
         self.version = version
 
-    def session(self) -> AbstractContextManager[None]:
-        return gathered(self._used().model)
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Sharded weights are gathered here, and the slots' memory is training's again at the end."""
+        with gathered(self._used().model):
+            yield
+        self.free()
 
     def sample(
         self,
@@ -154,6 +166,10 @@ class EngineBackend(RolloutBackend):
         if self._engine is None:
             return Health(False, self.version, "no weights yet: call refresh first")
         return Health(True, self.version, occupancy=self._engine.stats.occupancy)
+
+    def memory(self, model: torch.nn.Module, tokens: int) -> int:
+        weights = next(model.parameters())
+        return cache_elements(base_model(model).config, self.slots, tokens) * weights.element_size()
 
     def free(self) -> None:
         if self._engine is not None:

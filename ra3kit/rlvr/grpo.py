@@ -508,6 +508,11 @@ class GRPOModule(L.LightningModule):
         memory: dict[str, Any] = dict(vars(own))
         if self.frozen:
             memory["reference"] = own.weights
+        most = (
+            2 * self.max_new_tokens if self.max_positions is None else min(self.max_positions, 2 * self.max_new_tokens)
+        )
+        if slots := self.backend.memory(self.policy.model, most):
+            memory[f"sampling, {most:,} tokens a slot"] = slots
         if shards > 1:
             memory["gathered for sampling"] = gathered_bytes(self.policy.model, self._trainer)
         return {"parameters": parameter_counts(self.policy.model), "memory": memory}
