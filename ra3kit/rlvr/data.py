@@ -331,7 +331,8 @@ class RLVRDataModule(L.LightningDataModule):
     def steps_per_epoch(self) -> int:
         """Batches of one epoch, before problems are left out for their difficulty."""
         self.setup()
-        return len(self._make_loader(self.tasks))
+        # the strategy's own word on who shares data is not to be had before its processes have started
+        return len(self._make_loader(self.tasks, 0, 1 if self.trainer is None else self.trainer.world_size))
 
     def train_dataloader(self) -> ProblemLoader:
         """The loader of the current epoch. The first time in a run it prints the account and measures difficulty."""
@@ -344,7 +345,8 @@ class RLVRDataModule(L.LightningDataModule):
             self._chosen = self._choose(self.difficulty)
         kept = None if self._chosen is None else set(self._chosen.kept)
         tasks = [task for task in self.tasks if kept is None or task.problem.id in kept]
-        self._loader = self._make_loader(tasks)
+        sharing = (None if self.trainer is None else self.trainer.distributed_sampler_kwargs) or {}
+        self._loader = self._make_loader(tasks, sharing.get("rank", 0), sharing.get("num_replicas", 1))
         if self._loader_state is not None:
             self._loader.load_state_dict(self._loader_state)
             self._loader_state = None
@@ -374,18 +376,11 @@ class RLVRDataModule(L.LightningDataModule):
             raise DataError(f"data.difficulty: {type(module).__name__} measures no pass rates; GRPOModule does.")
         return difficulty.choose(self.tasks, module, Path(self.trainer.default_root_dir))
 
-    def _make_loader(self, tasks: Sequence[Task]) -> ProblemLoader:
+    def _make_loader(self, tasks: Sequence[Task], rank: int, world: int) -> ProblemLoader:
         trainer = self.trainer
-        sharing = (None if trainer is None else trainer.distributed_sampler_kwargs) or {}
-        return ProblemLoader(
-            tasks,
-            self.prompts_per_step,
-            seed=self.seed,
-            epoch=0 if trainer is None else trainer.current_epoch,
-            ahead=0 if trainer is None else getattr(trainer.lightning_module, "staleness", 0),
-            rank=sharing.get("rank", 0),
-            world=sharing.get("num_replicas", 1),
-        )
+        epoch = 0 if trainer is None else trainer.current_epoch
+        ahead = 0 if trainer is None else getattr(trainer.lightning_module, "staleness", 0)
+        return ProblemLoader(tasks, self.prompts_per_step, self.seed, epoch, ahead, rank, world)
 
 
 class _Excluded:
