@@ -14,7 +14,9 @@ from ra3kit.cli import main
 from ra3kit.data.tokenizer import train_byte_level_bpe
 from ra3kit.testing.models import CORPUS, TINY_CONFIG
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
+ROOT = Path(__file__).parent.parent / "recipes"
+RECIPES = sorted(ROOT.rglob("*.yaml"))
+NAMES = [recipe.relative_to(ROOT).with_suffix("").as_posix() for recipe in RECIPES]
 PINNED = Path(__file__).parent / "pinned_losses.json"
 
 
@@ -67,7 +69,7 @@ def test_there_are_recipes() -> None:
     assert {f"llama-3.1-8b-{stage}{way}" for stage in ("ntp", "ra3") for way in ("", "-lora")} <= names
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.stem for recipe in RECIPES])
+@pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
 def test_recipe_builds(
     recipe: Path, corpus: Path, published: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,11 +79,12 @@ def test_recipe_builds(
     assert "peak, activations aside" in out or "moments" in out
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.stem for recipe in RECIPES])
+@pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
 def test_recipe_header_names_its_launch_command(recipe: Path) -> None:
     text = recipe.read_text()
     assert text.startswith("# ")
-    for word in ("# Hardware", f"# Launch    ra3kit fit --recipe {recipe.stem}", "# Override"):
+    name = recipe.relative_to(ROOT).with_suffix("").as_posix()
+    for word in ("# Hardware", f"# Launch    ra3kit fit --recipe {name}", "# Override"):
         assert word in text, f"{recipe.name}: header line {word!r} is missing"
 
 

@@ -196,8 +196,9 @@ def _closing(recipe: Recipe, built: Built, folder: Path) -> str:
     lines.append(f"{'results':<11} {folder}")
     if built.trainer.loggers:
         lines.append(f"{'TensorBoard':<11} tensorboard --logdir {folder}")
-    if recipe.path in shipped().values():
-        lines.append(f"{'next':<11} ra3kit cp {recipe.path.stem} my-{recipe.path.stem}.yaml")
+    name = next((name for name, path in shipped().items() if path == recipe.path), None)
+    if name is not None:
+        lines.append(f"{'next':<11} ra3kit cp {name} my-{recipe.path.name}")
     else:
         lines.append(f"{'next':<11} ra3kit fit --recipe {folder / 'recipe.yaml'} run.seed={_other_seed(recipe)}")
     return "\n".join(lines)
