@@ -21,7 +21,7 @@ from ra3kit.actions import ActionSegmenter, PythonLines
 from ra3kit.data.loader import PHASES, Phase, PhaseLoader
 from ra3kit.data.snippets import Comments, Corpus, Snippet, SnippetReport, held_out
 from ra3kit.data.store import BootstrappedStore
-from ra3kit.data.tokenizer import TokenizerSpec, check_tokenizer, resolve_tokenizer, tokenizer_id
+from ra3kit.data.tokenizer import TokenizerSpec, tokenizer_id, tokenizer_of
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import DataError, nearest
 from ra3kit.ranges import check_number
@@ -157,13 +157,7 @@ class TrajectoryDataModule(L.LightningDataModule):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer given, or the model's. Raises DataError where there is neither."""
         if self._tokenizer is None:
-            given = self._given_tokenizer
-            if given is None and self.trainer is not None:
-                given = getattr(self.trainer.lightning_module, "tokenizer", None)
-            if given is None:
-                raise DataError("TrajectoryDataModule has no tokenizer: give `tokenizer`, or a model that has one.")
-            self._tokenizer = resolve_tokenizer(given)
-            check_tokenizer(self._tokenizer)
+            self._tokenizer = tokenizer_of(self, self._given_tokenizer)
         return self._tokenizer
 
     def setup(self, stage: str | None = None) -> None:

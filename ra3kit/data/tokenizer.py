@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import lightning as L
 import tokenizers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -214,6 +215,24 @@ def resolve_tokenizer(tokenizer: PreTrainedTokenizerBase | TokenizerSpec | str) 
     if isinstance(tokenizer, str):
         return load_tokenizer(tokenizer)
     return tokenizer.load() if isinstance(tokenizer, TokenizerSpec) else tokenizer
+
+
+def tokenizer_of(
+    data: L.LightningDataModule, given: PreTrainedTokenizerBase | TokenizerSpec | str | None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer given to a data module, or that of the model its trainer trains, checked.
+
+    Raises:
+        DataError: there is neither.
+        TokenizerError: it cannot carry lines and latents.
+    """
+    if given is None and data.trainer is not None:
+        given = getattr(data.trainer.lightning_module, "tokenizer", None)
+    if given is None:
+        raise DataError(f"{type(data).__name__} has no tokenizer: give `tokenizer`, or a model that has one.")
+    tokenizer = resolve_tokenizer(given)
+    check_tokenizer(tokenizer)
+    return tokenizer
 
 
 def cache_folder() -> Path:

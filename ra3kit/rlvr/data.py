@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ra3kit.data.loader import StepLoader, by_count, share
-from ra3kit.data.tokenizer import TokenizerSpec, check_tokenizer, resolve_tokenizer, tokenizer_id
+from ra3kit.data.tokenizer import TokenizerSpec, tokenizer_id, tokenizer_of
 from ra3kit.errors import DataError
 from ra3kit.evaluation.benchmarks import benchmark
 from ra3kit.evaluation.prompts import Style, check_style
@@ -193,13 +193,7 @@ class RLVRDataModule(L.LightningDataModule):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer given, or the model's. Raises DataError where there is neither."""
         if self._tokenizer is None:
-            given = self._given_tokenizer
-            if given is None and self.trainer is not None:
-                given = getattr(self.trainer.lightning_module, "tokenizer", None)
-            if given is None:
-                raise DataError("RLVRDataModule has no tokenizer: give `tokenizer`, or a model that has one.")
-            self._tokenizer = resolve_tokenizer(given)
-            check_tokenizer(self._tokenizer)
+            self._tokenizer = tokenizer_of(self, self._given_tokenizer)
         return self._tokenizer
 
     def setup(self, stage: str | None = None) -> None:
