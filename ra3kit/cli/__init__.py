@@ -26,6 +26,7 @@ VERBS = {
     "cp": "copy a recipe, to own and change it",
     "compare": "tell whether evaluations really differ",
     "report": "draw the curves of runs in one picture, with a table",
+    "theory": "measure the theorems of the paper on problems solved exactly",
     "env": "print what a bug report needs",
 }
 """Verb -> what it does. Each lives in `ra3kit/cli/<verb>.py` with `EXAMPLES`, `add_arguments` and `run`."""
