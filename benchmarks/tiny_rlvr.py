@@ -61,7 +61,12 @@ def main() -> None:
             ends, seconds, rewards = [], [], []
             for seed in seeds:
                 run = root / f"{credit}-{seed}"
-                settings = [f"run.seed={seed}", f"run.dir={run}", f"model.policy.model={base}", f"model.credit={credit}"]
+                settings = [
+                    f"run.seed={seed}",
+                    f"run.dir={run}",
+                    f"model.policy.model={base}",
+                    f"model.credit={credit}",
+                ]
                 started = time.perf_counter()
                 command("fit", "--recipe", "tiny-rlvr", *settings, *brief)
                 seconds.append(time.perf_counter() - started)

@@ -35,7 +35,7 @@ class Checkpoints(Checkpoint):
 
     Args:
         every_n_minutes: minutes from one checkpoint to the next inside a phase; null for none by the clock.
-        every_n_steps: optimizer steps between two; null for none by steps.
+        every_n_steps: optimizer steps between two, with the batch that reaches a multiple; null for none by steps.
         keep: the newest so many stay, >= 1; null keeps all.
 
     Raises:
@@ -56,6 +56,7 @@ class Checkpoints(Checkpoint):
         self.every_n_minutes, self.every_n_steps, self.keep = every_n_minutes, every_n_steps, keep
         self.seconds = 0.0
         self._saved_at = time.monotonic()
+        self._step = 0  # before the running batch
         self._data: dict[str, Any] | None = None
         self._wanted = False
         self._moment: Moment | None = None
@@ -80,6 +81,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        self._step = trainer.global_step
         if self._moment is not None:
             self._save(trainer, self._moment, batch_idx)
 
@@ -98,7 +100,8 @@ class Checkpoints(Checkpoint):
             self._save(trainer, self._moment, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
     def _is_time(self, trainer: L.Trainer) -> bool:
-        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+        every = self.every_n_steps
+        if every is not None and trainer.global_step // every > self._step // every:  # a batch may be several steps
             return True
         if self.every_n_minutes is None:
             return False

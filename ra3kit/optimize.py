@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.distributed.tensor import DTensor
 
-from ra3kit.errors import DivergenceError, RunError
+from ra3kit.errors import DivergenceError, RecipeError, RunError
 from ra3kit.guards import LOWER
 from ra3kit.ranges import check_number
 from ra3kit.ranks import gather, world_size
@@ -94,6 +94,27 @@ class Optimization:
         progress = min(1.0, (step - rise) / max(1, total - rise))
         left = 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
         return self.lr * (self.final + (1 - self.final) * left)
+
+
+def steps_of_run(trainer: L.Trainer, updates: int = 1) -> int:
+    """Optimizer steps of a whole run, for the schedule of the learning rate.
+
+    Args:
+        trainer: while it trains.
+        updates: optimizer steps with each batch.
+
+    Raises:
+        RecipeError: the run has no end.
+    """
+    steps = [] if trainer.max_steps == -1 else [trainer.max_steps]
+    if trainer.max_epochs not in (None, -1) and math.isfinite(trainer.num_training_batches):
+        steps.append(int(trainer.num_training_batches) * int(trainer.max_epochs or 0) * updates)
+    if not steps:
+        raise RecipeError(
+            "trainer.max_steps=-1 and trainer.max_epochs=-1: a run without an end has no schedule of the learning "
+            "rate. Give one of them; a limit of time (max_time) may stop the run earlier."
+        )
+    return min(steps)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -26,7 +26,7 @@ from ra3kit.loading import check_model, fresh_model, load_model
 from ra3kit.loss import summed_nats
 from ra3kit.metrics import TokenRatio
 from ra3kit.models import base_model, merge_adapters, unwrapped
-from ra3kit.optimize import Optimization, average_gradients, backward, clip_gradients, set_lr
+from ra3kit.optimize import Optimization, average_gradients, backward, clip_gradients, set_lr, steps_of_run
 from ra3kit.ranges import check_number
 from ra3kit.ranks import summed
 from ra3kit.rollout.forward import packed_hidden, target_logps
@@ -141,7 +141,7 @@ class BasePolicy(L.LightningModule):
         """One optimizer step of NTP; logs `ntp/*`."""
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        total = int(self.trainer.estimated_stepping_batches)
+        total = steps_of_run(self.trainer)
         lr = self.optimization.lr_at(self.trainer.global_step, total)
         logs = self.fit_step(self, optimizer, batch.micro, batch.world_trained_tokens, lr, batch.world_rows)
         self.log_dict({f"ntp/{name}": value for name, value in logs.items()})

@@ -43,13 +43,13 @@ class TextJudge(Judge):
 
     def __init__(self, rule: Callable[[str], bool] = even, broken: str | None = None) -> None:
         super().__init__()
-        self.rule, self.broken, self.seen = rule, broken, 0
+        self.rule, self.broken, self.seen, self.closed = rule, broken, 0, False
 
     def open(self) -> Judge:
         return self
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
     def submit(self, program: str, problem: Problem, stop_early: bool = True) -> Future[Verdict]:
         self.seen += 1
@@ -110,5 +110,5 @@ def run(folder: Path, module: GRPOModule, steps: int = 1, data: SmallData | None
     watch = Watch()
     given = {"max_steps": steps, "max_epochs": -1, "reload_dataloaders_every_n_epochs": 0}
     callbacks = [watch, *settings.pop("callbacks", [])]
-    fit(folder, module, data or SmallData(), None, callbacks, **{**given, **settings})  # type: ignore[arg-type]
+    fit(folder, module, data or SmallData(), None, callbacks, **{**given, **settings})
     return watch

@@ -86,7 +86,7 @@ def ra3(
 def fit(
     folder: Path,
     module: L.LightningModule,
-    datamodule: TrajectoryDataModule,
+    datamodule: L.LightningDataModule,
     switch: EMSwitch | None = None,
     callbacks: Sequence[L.Callback] = (),
     **settings: Any,

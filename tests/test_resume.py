@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,117 +11,38 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from interrupted import Run, StopAt, Stopped, assert_same
 from lightning.pytorch.callbacks import Timer
-from small_world import corpus, data, fit, policy, ra3
+from small_world import corpus, data, policy, ra3
 
 from ra3kit import checkpoints
 from ra3kit.abstraction.em import RA3Module
 from ra3kit.abstraction.posterior import CausalPosterior
-from ra3kit.callbacks.checkpoints import Checkpoints, Resume
+from ra3kit.callbacks.checkpoints import Checkpoints
 from ra3kit.callbacks.em_switch import EMSwitch
 from ra3kit.callbacks.latent_monitor import LatentMonitor
-from ra3kit.data.store import BootstrappedStore
+from ra3kit.data.module import TrajectoryDataModule
 from ra3kit.errors import RunError
+
+Feed = Callable[..., TrajectoryDataModule]
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpus(tmp_path_factory.mktemp("corpus"))
-
-
-class Stopped(Exception):
-    """Stands for the end of the process."""
-
-
-class Trace(L.Callback):
-    """What every step logged, times and memory aside; and the batch's number, which must go on too."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, str] = {}
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        values = {k: float(v) for k, v in trainer.callback_metrics.items() if "second" not in k}
-        phase = getattr(pl_module, "phase", "ntp")
-        row = repr((phase, trainer.current_epoch, batch_idx, sorted(values.items()), torch.rand(1).item()))
-        assert self.rows.setdefault(trainer.global_step, row) == row  # a step that is done again is the same again
-
-
-class StopAt(L.Callback):
-    """Ends the process after some steps, and inside some validations."""
-
-    def __init__(self, steps: Sequence[int] = (), validations: Sequence[int] = ()) -> None:
-        self.steps, self.validations, self.begun = list(steps), list(validations), 0
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step in self.steps:
-            self.steps.remove(trainer.global_step)
-            raise Stopped
-
-    def on_validation_batch_end(self, *_: Any) -> None:
-        self.begun += 1
-        if self.begun in self.validations:
-            raise Stopped
-
-
-class Run:
-    """A run that is begun again from its newest checkpoint whenever it is stopped."""
-
-    def __init__(self, folder: Path, make: Callable[[], L.LightningModule], path: Path, **settings: Any) -> None:
-        self.folder, self.make, self.path, self.settings = folder, make, path, settings
-        self.trace, self.stops = Trace(), 0
-
-    def to_the_end(
-        self,
-        switch: dict[str, Any] | None = None,
-        stop: StopAt | None = None,
-        checkpoint: Checkpoints | None = None,
-        more: Callable[[], list[L.Callback]] = list,
-        data_settings: dict[str, Any] | None = None,
-    ) -> Run:
-        while True:
-            found = checkpoints.find(self.folder)
-            saves = [] if checkpoint is None else [checkpoint]
-            self.module, self.data = self.make(), data(self.path, **(data_settings or {}))
-            # a new process has another state, which must not matter; a run that begins again is seeded again
-            torch.manual_seed(100 + self.stops if found else 5)
-            resume = [Resume(found[-1] if found else None)] if checkpoint else []
-            callbacks = [*resume, *more(), self.trace, *([stop] if stop else []), *saves]
-            try:
-                settings = {"enable_checkpointing": checkpoint is not None, "max_epochs": -1, **self.settings}
-                em = EMSwitch(**switch) if switch else None
-                self.trainer = fit(self.folder, self.module, self.data, em, callbacks, **settings)
-                return self
-            except Stopped:
-                self.stops += 1
-
-    def store(self, iteration: int) -> BootstrappedStore:
-        return BootstrappedStore.open(self.folder / "store" / f"iteration-{iteration}")
-
-
-def assert_same(one: Run, two: Run) -> None:
-    assert one.trace.rows == two.trace.rows
-    for (name, mine), its in zip(one.module.state_dict().items(), two.module.state_dict().values(), strict=True):
-        assert torch.equal(mine, its), name
-    for mine_of, its_of in zip(one.trainer.optimizers, two.trainer.optimizers, strict=True):
-        mine_state, its_state = mine_of.state_dict()["state"], its_of.state_dict()["state"]
-        assert mine_state.keys() == its_state.keys()
-        assert all(torch.equal(mine_state[i][k], its_state[i][k]) for i in mine_state for k in mine_state[i])
-    for attribute in ("scores", "samples", "history"):
-        if hasattr(one.module, attribute):
-            assert repr(getattr(one.module, attribute)) == repr(getattr(two.module, attribute)), attribute
+def feed(tmp_path_factory: pytest.TempPathFactory) -> Feed:
+    return partial(data, corpus(tmp_path_factory.mktemp("corpus")))
 
 
 EM = {"iterations": 2, "warmup_steps": 5, "e_steps": 4, "shard_size": 4, "window": 2, "min_gain": -0.4}
 
 
 @pytest.fixture(scope="module")
-def unbroken(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def unbroken(feed: Feed, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Without any checkpoint."""
-    return Run(tmp_path_factory.mktemp("unbroken"), ra3, path).to_the_end(EM, more=lambda: [LatentMonitor(every=2)])
+    return Run(tmp_path_factory.mktemp("unbroken"), ra3, feed).to_the_end(EM, more=lambda: [LatentMonitor(every=2)])
 
 
 def test_interruptions_in_every_phase_change_nothing(
-    unbroken: Run, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unbroken: Run, feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     total = unbroken.trainer.global_step
     done: list[str] = []
@@ -137,7 +59,7 @@ def test_interruptions_in_every_phase_change_nothing(
 
     monkeypatch.setattr(RA3Module, "annotate", stops_sometimes)
     stop = StopAt(steps=[1, 2, 3, 6, 8, 8, 11, 12, total - 1, total], validations=[2, 6])
-    run = Run(tmp_path, ra3, path)
+    run = Run(tmp_path, ra3, feed)
     run.to_the_end(EM, stop, Checkpoints(every_n_steps=2), lambda: [LatentMonitor(every=2)])
     assert run.stops == 15
     assert not broken_at
@@ -151,20 +73,20 @@ def test_interruptions_in_every_phase_change_nothing(
 
 
 @pytest.mark.parametrize("kind", ["shared", "base", "last"])
-def test_other_weights_of_q_and_starts_of_the_m_step(kind: str, path: Path, tmp_path: Path) -> None:
+def test_other_weights_of_q_and_starts_of_the_m_step(kind: str, feed: Feed, tmp_path: Path) -> None:
     def make() -> RA3Module:
         settings: dict[str, Any] = {"weights": "shared"} if kind == "shared" else {"start": kind}
         posterior = CausalPosterior(max_length=5, slots=16, capacity=400, **settings)
         return ra3(posterior=posterior, m_start="base" if kind == "base" else "pi")
 
     em = {"iterations": 2, "warmup_steps": 1, "e_steps": 2, "m_steps": 2}
-    unbroken = Run(tmp_path / "a", make, path).to_the_end(em)
-    run = Run(tmp_path / "b", make, path).to_the_end(em, StopAt([2, 4, 6, 8]), Checkpoints(every_n_steps=1))
+    unbroken = Run(tmp_path / "a", make, feed).to_the_end(em)
+    run = Run(tmp_path / "b", make, feed).to_the_end(em, StopAt([2, 4, 6, 8]), Checkpoints(every_n_steps=1))
     assert run.stops == 4
     assert_same(run, unbroken)
 
 
-def test_phases_that_end_early_end_so_again_and_are_validated(path: Path, tmp_path: Path) -> None:
+def test_phases_that_end_early_end_so_again_and_are_validated(feed: Feed, tmp_path: Path) -> None:
     class Early(EMSwitch):
         def should_switch(self, phase: Any, rewards: Sequence[float]) -> bool:
             return len(rewards) == 3 or (phase == "m" and module_of[0].phase_step == 2)
@@ -176,7 +98,7 @@ def test_phases_that_end_early_end_so_again_and_are_validated(path: Path, tmp_pa
         return module_of[0]
 
     def to_the_end(folder: Path, stop: StopAt | None, saves: Checkpoints | None) -> Run:
-        run = Run(folder, make, path, reload_dataloaders_every_n_epochs=1)
+        run = Run(folder, make, feed, reload_dataloaders_every_n_epochs=1)
         switch = {"warmup_steps": 2, "e_steps": 9, "m_steps": 9}
         return run.to_the_end(None, stop, saves, more=lambda: [Early(**switch)])
 
@@ -211,18 +133,18 @@ class Automatic(L.LightningModule):
 
 @pytest.mark.parametrize("make", [policy, Automatic])
 @pytest.mark.parametrize("limit", [{"max_epochs": 2}, {"max_epochs": 3, "max_steps": 10}])
-def test_plain_training_over_epochs(make: Any, limit: dict[str, Any], path: Path, tmp_path: Path) -> None:
+def test_plain_training_over_epochs(make: Any, limit: dict[str, Any], feed: Feed, tmp_path: Path) -> None:
     limits = {**limit, "limit_val_batches": 0 if make is Automatic else 1.0}
-    unbroken = Run(tmp_path / "a", make, path, **limits).to_the_end()
+    unbroken = Run(tmp_path / "a", make, feed, **limits).to_the_end()
     total = len(unbroken.trace.rows)
     assert total >= 10
     stop = StopAt([3, 4, total // 2, total // 2 + 1, total])
-    run = Run(tmp_path / "b", make, path, **limits).to_the_end(None, stop, Checkpoints(every_n_steps=2))
+    run = Run(tmp_path / "b", make, feed, **limits).to_the_end(None, stop, Checkpoints(every_n_steps=2))
     assert run.stops == 5
     assert_same(run, unbroken)
 
 
-def test_a_limit_of_time_stops_inside_a_phase_and_the_run_goes_on(unbroken: Run, path: Path, tmp_path: Path) -> None:
+def test_a_limit_of_time_stops_inside_a_phase_and_the_run_goes_on(unbroken: Run, feed: Feed, tmp_path: Path) -> None:
     class Timed(Timer):
         """Time is up after a step."""
 
@@ -235,7 +157,7 @@ def test_a_limit_of_time_stops_inside_a_phase_and_the_run_goes_on(unbroken: Run,
                 self._duration = 0.0
             super().on_train_batch_end(trainer, *args, **kwargs)
 
-    run = Run(tmp_path, ra3, path)
+    run = Run(tmp_path, ra3, feed)
     for step in (3, 8, 12):
         run.to_the_end(EM, None, Checkpoints(), lambda at=step: [LatentMonitor(every=2), Timed(at)])  # type: ignore[misc]
         assert run.trainer.global_step == step
@@ -244,9 +166,9 @@ def test_a_limit_of_time_stops_inside_a_phase_and_the_run_goes_on(unbroken: Run,
     assert_same(run, unbroken)
 
 
-def test_other_data_is_refused_and_named(path: Path, tmp_path: Path) -> None:
+def test_other_data_is_refused_and_named(feed: Feed, tmp_path: Path) -> None:
     em = {"warmup_steps": 4, "e_steps": 0, "m_steps": 2}
-    run = Run(tmp_path, lambda: ra3(control=False), path)
+    run = Run(tmp_path, lambda: ra3(control=False), feed)
     run.to_the_end(em, None, Checkpoints())
     with pytest.raises(RunError, match=r"was trained on other data \(data_hash: there '\w+', here '\w+'; \w+:"):
         run.to_the_end(em, None, Checkpoints(), data_settings={"max_lines": 9})

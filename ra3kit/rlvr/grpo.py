@@ -19,12 +19,13 @@ import lightning as L
 import numpy as np
 import torch
 from jaxtyping import Float
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from ra3kit.abstraction.credit import check_choice
 from ra3kit.errors import RecipeError
 from ra3kit.latents import token_bytes
-from ra3kit.optimize import average_gradients, backward, clip_gradients, set_lr
+from ra3kit.optimize import average_gradients, backward, clip_gradients, set_lr, steps_of_run
 from ra3kit.policy import BasePolicy, gathered_bytes, parameter_counts, training_memory
 from ra3kit.ranges import check_number
 from ra3kit.ranks import gather, summed, world_size
@@ -200,8 +201,14 @@ class GRPOModule(L.LightningModule):
         self.judge.open()
 
     def teardown(self, stage: str) -> None:
+        """End the judge; answers sampled ahead are of no use to another run."""
         self.judge.close()
         self.backend.free()
+        self._sampled, self._restored = {}, {}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """One that calls `teardown` where a run ends by an error or by Ctrl-C, which a module is not told of."""
+        return [_TearDownOnException()]
 
     def training_step(self, batch: RLVRBatch, batch_idx: int) -> None:
         """Sample what is missing, judge, and learn from the oldest step; logs `rlvr/*`."""
@@ -448,10 +455,7 @@ class GRPOModule(L.LightningModule):
 
     def _total_steps(self) -> int:
         """Optimizer steps of the whole run, for the schedule of the learning rate."""
-        most = self.trainer.max_steps
-        if most != -1:
-            return most
-        return int(self.trainer.estimated_stepping_batches) * self.updates_per_batch * self.minibatches
+        return steps_of_run(self.trainer, self.updates_per_batch * self.minibatches)
 
     # ---- state ----------------------------------------------------------------------------------------------------
 
@@ -516,6 +520,11 @@ class GRPOModule(L.LightningModule):
         if shards > 1:
             memory["gathered for sampling"] = gathered_bytes(self.policy.model, self._trainer)
         return {"parameters": parameter_counts(self.policy.model), "memory": memory}
+
+
+class _TearDownOnException(Callback):
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        pl_module.teardown("fit")
 
 
 def ids_of(answer: Answer) -> tuple[list[int], list[int]]:

@@ -11,6 +11,7 @@ sequences of a packed row see each other). Without a layout each batch row is on
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -207,6 +208,13 @@ class SlotCache:
         # zeros: a masked position still enters 0 * value, and an uninitialised value may be NaN
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
+
+    def part(self, slots: int, capacity: int) -> SlotCache:
+        """A smaller cache, in the memory of this one."""
+        made = copy.copy(self)
+        made.slots, made.capacity = slots, capacity
+        made.keys, made.values = ([store[: slots * capacity] for store in part] for part in (self.keys, self.values))
+        return made
 
     def view(self, store: Tensor) -> Tensor:
         """[slots, kv, capacity, d] view of one layer's keys or values."""

@@ -205,7 +205,11 @@ class Engine:
         return next(self.model.parameters()).device
 
     def _slots_for(self, jobs: Sequence[Job[Any]]) -> SlotCache:
-        """The cache, kept between calls and made anew when it is too small or the model has moved."""
+        """The cache: its memory is kept between calls, and made anew when it is too small or the model has moved.
+
+        Slots and positions are those that these jobs need, whatever was served before: the sums of a model call, and
+        so how they are rounded, depend on them, and a run that goes on has served nothing yet.
+        """
         parameter = next(base_model(self.model).get_input_embeddings().parameters())
         device = parameter.device
         autocast = torch.is_autocast_enabled(device.type)
@@ -215,15 +219,14 @@ class Engine:
         old = self._cache
         if (
             old is None
-            or old.capacity < need
-            or old.slots < slots
+            or old.capacity * old.slots < need * slots
             or old.keys[0].device != device
             or old.keys[0].dtype != dtype
         ):
             self._cache = None  # free the old one before the new one is made
             self._cache = SlotCache(base_model(self.model).config, slots, need, dtype, device)
         assert self._cache is not None
-        return self._cache
+        return self._cache.part(slots, need)
 
     def cache_bytes(self) -> int:
         """Bytes of the cache with every slot at full capacity (the plan of a dry run)."""

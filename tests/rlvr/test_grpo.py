@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -318,3 +319,42 @@ def test_results_and_summary_say_what_was_done(tmp_path: Path) -> None:
     assert len(results["history"]["reward"]) == 3
     assert results["settings"]["group_size"] == 4
     assert any("reward" in line for line in module.summary_lines(module.trainer))
+
+
+# ---- how a run ends -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "total"),
+    [
+        ({"max_epochs": 3, "steps": -1}, 12),
+        ({"max_epochs": 3, "steps": 6}, 6),
+        ({"max_epochs": 2, "steps": 100}, 8),
+    ],
+    ids=str,
+)
+def test_the_learning_rate_is_spread_over_the_steps_there_will_be(
+    limits: dict[str, Any], total: int, tmp_path: Path
+) -> None:
+    falling = Optimization(lr=1e-3, warmup=0.0, schedule="linear", final=0.0)
+    watch = run(tmp_path, grpo(minibatches=2, optimization=falling), **limits)
+    rates = [np.mean([falling.lr_at(2 * batch + i, total) for i in (0, 1)]) for batch in range(total // 2)]
+    assert [row["rlvr/lr"] for row in watch.logged] == pytest.approx(rates)
+
+
+def test_a_run_without_an_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"trainer.max_steps=-1 and trainer.max_epochs=-1"):
+        run(tmp_path, grpo(), -1)
+
+
+@pytest.mark.parametrize("how", [RuntimeError, KeyboardInterrupt])
+def test_the_judge_ends_with_a_run_that_fails(how: type[BaseException], tmp_path: Path) -> None:
+    class Failing(EngineBackend):
+        def sample(self, *arguments: Any) -> Any:
+            raise how
+
+    judge, before = TextJudge(), signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit if how is KeyboardInterrupt else how):
+        run(tmp_path, grpo(judge=judge, backend=Failing()))
+    signal.signal(signal.SIGINT, before)  # Lightning ignores further ones
+    assert judge.closed

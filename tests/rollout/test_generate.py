@@ -177,3 +177,18 @@ def test_results_arrive_once_each(qwen: Any) -> None:
 
 def _flat(rows: list[list[Completion]]) -> list[Completion]:
     return [row for group in rows for row in group]
+
+
+@pytest.mark.parametrize("padded", [None, True])
+def test_what_was_served_before_does_not_move_a_single_bit(
+    world: Any, prompts: list[list[int]], padded: bool | None
+) -> None:
+    """A run that goes on from a checkpoint has served nothing yet: its sums must be rounded as those of the first."""
+    fresh, used = (world.engine(slots=16, padded_chunks=padded) for _ in range(2))
+    used.generate([prompts[3]], n=16, max_new_tokens=100)
+    for size in (4, 16, 2):
+        mine, its = (engine.generate(prompts[:2], n=size, seed=3, max_new_tokens=12) for engine in (used, fresh))
+        assert [(row.ids, row.log_q) for rows in mine for row in rows] == [
+            (row.ids, row.log_q) for rows in its for row in rows
+        ]
+        fresh.free()
