@@ -98,6 +98,19 @@ def test_an_error_of_a_constructor_is_shown_as_it_was_raised(
     assert not list((desk / "runs" / "toy").glob("*"))
 
 
+def test_two_callbacks_that_cannot_be_saved_apart_are_refused_in_one_line(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning tells saved states apart by class and what a callback adds, and raises a RuntimeError."""
+    one = "{class_path: toys.Counting}"
+    assert main([*FIT, f"trainer.callbacks=[{one}]"]) == 0
+    capsys.readouterr()
+    assert main([*FIT, f"trainer.callbacks=[{one}, {one}]"]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line.lower()]
+    assert line.startswith("error: trainer: Found more than one stateful callback of type `Counting`.")
+    assert sorted(folder.name for folder in (desk / "runs" / "toy").iterdir()) == ["001"]
+
+
 def test_an_interrupted_run_says_where_its_files_are(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([*FIT, "trainer.callbacks.0={class_path: toys.Interrupt}"])

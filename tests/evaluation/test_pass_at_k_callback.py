@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from small_grpo import grpo, run
 from small_world import corpus, data, fit, policy, ra3
 
 from ra3kit.callbacks import pass_at_k
 from ra3kit.callbacks.em_switch import EMSwitch
 from ra3kit.callbacks.pass_at_k import PassAtK, untouched
-from ra3kit.errors import RecipeError
+from ra3kit.errors import AbsentData, DataError, RecipeError
 from ra3kit.evaluation.benchmarks import load
 from ra3kit.evaluation.sampling import sample
 from ra3kit.policy import BasePolicy
+from ra3kit.training_state import take_moment
 from ra3kit.verify.problem import Verdict
 
 SMALL: dict[str, Any] = {"limit": 3, "max_new_tokens": 6, "n": 2, "temperature": 1.0}
@@ -198,3 +200,94 @@ def test_a_module_without_a_policy_is_refused() -> None:
         pass_at_k.policies(policy(), control=True)
     module = ra3()
     assert pass_at_k.policies(module, True) == {"": module.policy, "-ntp": module.control}
+
+
+# ---- RLVR -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"staleness": 1, "minibatches": 2}], ids=str)
+def test_grpo_is_the_same_with_and_without_it(settings: dict[str, Any], tmp_path: Path) -> None:
+    runs = []
+    for name, callbacks in (("without", []), ("with", [Noisy(every_n_steps=2, at_start=True, **SMALL)])):
+        module, trace = grpo(mask_truncated=False, **settings), Trace()
+        L.seed_everything(5, verbose=False)
+        watch = run(tmp_path / name, module, 6, callbacks=[*callbacks, trace])
+        logged = [{tag: value for tag, value in row.items() if tag.startswith("rlvr/")} for row in watch.logged]
+        clock = {tag for tag in logged[0] if "seconds" in tag or "tokens_per_second" in tag}
+        figures = [{tag: value for tag, value in row.items() if tag not in clock} for row in logged]
+        answers = [[answer.completion.ids for group in step for answer in group] for step in watch.answers]
+        runs.append((figures, answers, trace.states, weights(module)))
+        steps = sorted(int(folder.name[-6:]) for folder in (tmp_path / name).glob("eval/ra3kit/*"))
+        assert steps == ([0, 2, 4, 6] if callbacks else [])
+    without, with_it = runs
+    assert without[:3] == with_it[:3]
+    assert torch.equal(without[3], with_it[3])
+    assert any(row["rlvr/grad_norm"] > 0 for row in without[0])
+
+
+@pytest.mark.parametrize(("every", "steps"), [(2, [3, 6, 9]), (5, [6])])
+def test_a_batch_of_several_steps_does_not_jump_over_an_evaluation(
+    every: int, steps: list[int], tmp_path: Path
+) -> None:
+    seen = []
+
+    class Count(PassAtK):
+        def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:
+            self._evaluated_at = trainer.global_step
+            seen.append(trainer.global_step)
+            return {}
+
+    callback = Count(every_n_steps=every, every_n_epochs=None, **SMALL)
+    run(tmp_path, grpo(minibatches=3), 9, callbacks=[callback])
+    assert seen == steps
+
+
+# ---- several benchmarks, and those that are not there ---------------------------------------------------------------
+
+
+def test_two_in_one_run_have_schedules_and_states_of_their_own(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify(pairs: Any, **_: Any) -> list[Verdict]:
+        return [Verdict("fail", base="fail") for _ in pairs]
+
+    monkeypatch.setattr("ra3kit.evaluation.score.verify_all", verify)
+
+    def both() -> list[PassAtK]:
+        return [
+            PassAtK("ra3kit", every_n_steps=2, every_n_epochs=None, **SMALL),
+            PassAtK("family", every_n_steps=3, every_n_epochs=None, options={"n": 3}, **SMALL),
+        ]
+
+    callbacks = both()
+    trainer = fit(tmp_path, policy(), data(path), callbacks=callbacks, max_steps=5, max_epochs=-1)
+    folders = sorted(found.relative_to(tmp_path / "eval").as_posix() for found in tmp_path.glob("eval/*/*"))
+    assert folders == ["family/step-000003", "ra3kit/step-000002", "ra3kit/step-000004"]
+    assert {"eval/ra3kit/pass@1", "eval/family/pass@1"} <= trainer.callback_metrics.keys()
+    saved = take_moment(trainer).callbacks
+    assert [saved[callback.state_key]["evaluated_at"] for callback in both()] == [4, 3]
+
+
+def test_a_benchmark_that_is_not_there_is_an_error_or_is_named_and_left_out(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent: dict[str, Any] = {"benchmark": "humaneval+", "options": {"path": str(tmp_path / "gone.jsonl")}, **SMALL}
+    with pytest.raises(AbsentData, match=r"gone\.jsonl"):
+        fit(tmp_path / "error", policy(), data(path), callbacks=[PassAtK(**absent)], max_steps=1)
+    capsys.readouterr()
+    callback = PassAtK(if_absent="skip", at_start=True, every_n_steps=1, **absent)
+    trainer = fit(tmp_path / "skip", policy(), data(path), callbacks=[callback], max_steps=2)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "humaneval+" in line]
+    assert line.startswith("not evaluated on humaneval+: path=")
+    assert "gone.jsonl" in line
+    assert trainer.global_step == 2
+    assert not (tmp_path / "skip" / "eval").exists()
+
+
+def test_data_that_is_there_and_damaged_is_not_skipped(path: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "HumanEvalPlus.jsonl"
+    damaged.write_text('{"task_id": "HumanEval/0"}\n')
+    callback = PassAtK("humaneval+", options={"path": str(damaged)}, if_absent="skip", **SMALL)
+    with pytest.raises(DataError) as error:
+        fit(tmp_path, policy(), data(path), callbacks=[callback], max_steps=1)
+    assert not isinstance(error.value, AbsentData)
