@@ -212,6 +212,7 @@ def test_grpo_is_the_same_with_and_without_it(settings: dict[str, Any], tmp_path
         module, trace = grpo(mask_truncated=False, **settings), Trace()
         L.seed_everything(5, verbose=False)
         watch = run(tmp_path / name, module, 6, callbacks=[*callbacks, trace])
+        assert module.policy.training
         logged = [{tag: value for tag, value in row.items() if tag.startswith("rlvr/")} for row in watch.logged]
         clock = {tag for tag in logged[0] if "seconds" in tag or "tokens_per_second" in tag}
         figures = [{tag: value for tag, value in row.items() if tag not in clock} for row in logged]
