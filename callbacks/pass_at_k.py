@@ -37,8 +37,8 @@ class PassAtK(Callback):
 
     Training is the same with it and without: the states of all random generators and the modes of all modules are put
     back, and the draws have generators of their own. Phases that leave pi as it is (the E-step) are not evaluated.
-    The processes share the tasks, sampling from a whole copy of the weights, so it works under any strategy; draws don't
-    depend on who makes them. The first process judges all samples while the others wait.
+    The processes share the tasks, sampling from a whole copy of the weights, so it works under any strategy; a draw is
+    the same whoever makes it. The first process judges all samples while the others wait.
 
     Each evaluation is left in the run folder as `ra3kit eval` would leave it, so `ra3kit compare` takes it:
     `eval/<benchmark>/step-<global step>`.
