@@ -401,6 +401,7 @@ class GRPOModule(L.LightningModule):
         reference = self._reference(pairs)
         totals = Totals()
         rows = list(packed_rows(pairs, self.tokens_per_forward, self.device))
+        most = max(gather(len(rows)))
         for places, row in rows:
             terms = self._terms([answers[i] for i in places], [weight[i] for i in places], old, places, reference)
             loss, logps, entropies = row_loss(model, row, terms, self.temperature)
@@ -408,7 +409,7 @@ class GRPOModule(L.LightningModule):
             backward(self, loss * world_size())
             totals.add(terms, float(loss.detach()), logps, entropies)
         if is_sharded(model):  # every process makes the same number of passes
-            for _ in range(len(rows), max(gather(len(rows)))):
+            for _ in range(len(rows), most):
                 backward(self, self._idle_loss())
         average_gradients(optimizer)
         norm = clip_gradients(optimizer, self.policy.optimization.clip)

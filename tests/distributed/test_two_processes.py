@@ -27,7 +27,8 @@ from ra3kit.sharding import FullyShardedStrategy, gathered, is_sharded, shard, s
 from ra3kit.testing.models import tiny_model, tiny_tokenizer
 
 NTP = ["ntp:fsdp2:passk", "ntp:fsdp2:recompute", "ntp:fsdp2:bf16"]
-TWO = [*NTP, "ra3:fsdp2", "ra3:ddp", "shared:fsdp2", "uneven:fsdp2"]
+GRPO = ["grpo:fsdp2", "grpo:ddp", "grpo:fsdp2:ahead", "grpo:fsdp2:idle", "grpo:ddp:idle"]
+TWO = [*NTP, "ra3:fsdp2", "ra3:ddp", "shared:fsdp2", "uneven:fsdp2", *GRPO, "grpo:fsdp2:bf16"]
 ONE = [job.replace("fsdp2", "one") for job in TWO if "ddp" not in job]
 BY_THE_CLOCK = ("seconds", "per_second", "slot_occupancy")
 
@@ -143,6 +144,30 @@ def test_ranks_with_very_different_work_do_not_wait_for_each_other(out: Path) ->
         assert 2 * few < many  # one snippet against five: that many collectives would never have met
     for name, value in two["weights"].items():
         assert torch.allclose(value, one["weights"][name], atol=2e-5), name
+
+
+@pytest.mark.parametrize("two", GRPO)
+def test_two_processes_sample_and_learn_like_one(out: Path, two: str) -> None:
+    mine, its = (seen(out, job) for job in (two, two.replace("fsdp2", "one").replace("ddp", "one")))
+    assert mine["answers"] == its["answers"]
+    assert mine["kept"] == its["kept"]
+    assert mine["kept"] or len(mine["answers"][-1]) == 2  # an epoch's last step is shorter
+    for ours, theirs in zip(mine["steps"], its["steps"], strict=True):
+        assert numbers(ours) == pytest.approx(numbers(theirs), abs=1e-5, rel=1e-3, nan_ok=True)
+    for name, value in mine["weights"].items():
+        assert torch.allclose(value, its["weights"][name], atol=1e-4), name
+
+
+def test_ranks_without_a_lesson_keep_step_with_those_that_have_one(out: Path) -> None:
+    for how in ("fsdp2", "ddp"):
+        rows = seen(out, f"grpo:{how}:idle")["rows"]
+        assert {(few == 0, many == 0) for few, many in map(sorted, rows)} == {(True, False), (True, True)}
+    assert any(one != two for one, two in seen(out, "grpo:fsdp2")["rows"])
+
+
+def test_a_sharded_bf16_sampler_is_as_far_from_its_trainer_as_that_of_one_process(out: Path) -> None:
+    gaps = [seen(out, f"grpo:{how}:bf16")["steps"][0]["rlvr/logp_gap_mean"] for how in ("fsdp2", "one")]
+    assert all(1e-5 < gap < 0.02 for gap in gaps), gaps
 
 
 # ---- one process, sharded over itself --------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
     python -m torch.distributed.run --nproc-per-node 2 worker.py OUT JOB [JOB ...]
 
-A job is STAGE:STRATEGY[:OPTION], such as ra3:fsdp2 or ntp:fsdp2:bf16. OUT/corpus is there already; what the rank saw in
-a job is in OUT/JOB/rank-R.pt.
+A job is STAGE:STRATEGY[:OPTION], such as ra3:fsdp2, ntp:fsdp2:bf16 or grpo:ddp:ahead. OUT/corpus is there already; what
+the rank saw in a job is in OUT/JOB/rank-R.pt.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import lightning as L
 import torch
+from small_grpo import SmallData, TextJudge, ending_policy, even, grpo
 from small_world import data, fit, policy, ra3
 
 from ra3kit.abstraction.learner import AbstractionLearner
@@ -31,6 +32,9 @@ from ra3kit.callbacks.report import RunReport
 from ra3kit.models import base_model
 from ra3kit.optimize import Optimization
 from ra3kit.ranks import gather, rank, world_size
+from ra3kit.rlvr.difficulty import DifficultyFilter
+from ra3kit.rlvr.grpo import GRPOModule
+from ra3kit.rlvr.rows import split
 from ra3kit.sharding import FullyShardedStrategy, gathered, shard
 
 LEARNER: dict[str, Any] = {
@@ -111,9 +115,78 @@ def uneven(out: Path, stage: str, how: str, option: str = "") -> dict[str, Any]:
     return {"steps": seen, "scores": [], "calls": calls, "weights": weights}
 
 
+RLVR: dict[str, dict[str, Any]] = {
+    "": {"beta": 0.1, "credit": "segment"},
+    "ahead": {"staleness": 1, "minibatches": 2, "advantage": "std"},
+    "bf16": {},
+    "idle": {},
+}
+"""Settings of the jobs grpo:*:OPTION."""
+
+
+class OneLesson(TextJudge):
+    """Nobody ever solves anything but p0, which is of one rank: in its steps the other has nothing to learn from."""
+
+    def submit(self, program: str, problem: Any, stop_early: bool = True) -> Any:
+        self.rule = even if problem.id == "p0" else lambda _: False
+        return super().submit(program, problem, stop_early)
+
+
+class Answers(Record):
+    """Keeps the answers of all ranks, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[dict[str, list[list[int]]]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        super().on_train_batch_end(trainer, pl_module)
+        own = {group[0].task.problem.id: [a.completion.ids for a in group] for group in pl_module.last_answers}
+        self.answers.append({name: ids for part in gather(own) for name, ids in part.items()})
+
+
+class Counted(GRPOModule):
+    """Counts the rows of each update on this rank."""
+
+    def _update(self, answers: Any, old: Any) -> dict[str, float]:
+        pairs = [(answer.task.prompt, answer.completion.ids) for answer in answers]
+        self.rows = [*getattr(self, "rows", []), len(split(pairs, self.tokens_per_forward))]
+        return super()._update(answers, old)
+
+
+def rlvr(out: Path, stage: str, how: str, option: str = "") -> dict[str, Any]:
+    """GRPO for two epochs: 8 problems, 3 in a step, so that ranks have 2 and 1 of them, and rows of unequal number."""
+    record = Answers()
+    module = grpo(
+        ending_policy(seed=3),
+        judge=OneLesson() if option == "idle" else TextJudge(),
+        mask_truncated=False,
+        tokens_per_forward=40,
+        optimization=Optimization(lr=3e-3, warmup=0.2),
+        **RLVR[option],
+    )
+    module.__class__ = Counted
+    easy = DifficultyFilter(samples=3, low=-1.0, high=0.9, chunk=2) if option == "" else None
+    feed = SmallData(8, difficulty=easy)
+    folder = out / ":".join(part for part in (stage, how, option) if part)
+    limits = {"max_epochs": 2, "reload_dataloaders_every_n_epochs": 0}
+    fit(folder, module, feed, None, [record], **limits, **settings_of(how, option))
+    with gathered(module.policy.model):
+        weights = {name: value.clone() for name, value in base_model(module.policy.model).state_dict().items()}
+    kept = None if feed._chosen is None else feed._chosen.kept
+    return {
+        "steps": record.steps,
+        "scores": [],
+        "answers": record.answers,
+        "rows": list(zip(*gather(module.rows), strict=True)),
+        "weights": weights,
+        "kept": kept,
+    }
+
+
 def do(out: Path, job: str) -> None:
     """Do one job and write what this rank saw."""
-    seen = (uneven if job.startswith("uneven") else train)(out, *job.split(":"))
+    seen = {"uneven": uneven, "grpo": rlvr}.get(job.split(":")[0], train)(out, *job.split(":"))
     assert job.split(":")[1] == "one" or world_size() == 2
     folder = out / job
     folder.mkdir(parents=True, exist_ok=True)
