@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from ra3kit.abstraction.credit import check_choice
 from ra3kit.abstraction.em import RA3Module
 from ra3kit.callbacks.latent_monitor import indent, log_scalars, log_text
 from ra3kit.errors import AbsentData, RecipeError
@@ -56,6 +57,8 @@ class PassAtK(Callback):
         show: tasks whose first sample is shown as text in TensorBoard, >= 0.
         control: also evaluate the NTP control of an RA3 run, as `eval/<benchmark>-ntp/*`.
         options: of the benchmark's reader: path, split, ...
+        name: what tags, folder and benchmark are called in this run; null for the benchmark's own. Two evaluations on
+            one benchmark (two splits of it, say) need two.
         if_absent: "error", or "skip": a benchmark whose data is not on this machine is named, and left out.
         style: of the prompt: "complete", "stub" or "chat".
         batch: answers drawn at once.
@@ -80,25 +83,27 @@ class PassAtK(Callback):
         show: int = 2,
         control: bool = False,
         options: dict[str, Any] | None = None,
+        name: str | None = None,
         if_absent: Literal["error", "skip"] = "error",
         style: Style = "complete",
         batch: int = 32,
         seed: int = 0,
         workers: int | None = None,
     ):
-        for name, value in (
+        for key, value in (
             ("every_n_epochs", every_n_epochs),
             ("every_n_steps", every_n_steps),
             ("limit", limit),
             ("workers", workers),
         ):
             if value is not None and value < 1:
-                raise RecipeError(f"PassAtK: {name}={value} must be at least 1, or null")
+                raise RecipeError(f"PassAtK: {key}={value} must be at least 1, or null")
         if every_n_epochs is None and every_n_steps is None and not at_start:
             raise RecipeError("PassAtK never evaluates: give every_n_epochs, every_n_steps or at_start")
         if show < 0:
             raise RecipeError(f"PassAtK: show={show} must be at least 0")
         known_benchmark(benchmark)
+        check_choice("PassAtK: if_absent", if_absent, Literal["error", "skip"])
         self.ks = check_ks([k] if isinstance(k, int) else k, n)
         self.sampling = Sampling(
             n=n,
@@ -112,6 +117,7 @@ class PassAtK(Callback):
         self.benchmark, self.limit, self.options, self.workers = benchmark, limit, options or {}, workers
         self.every_n_epochs, self.every_n_steps, self.at_start = every_n_epochs, every_n_steps, at_start
         self.show, self.control, self.if_absent = show, control, if_absent
+        self.name = name or benchmark
         self.problems: list[Problem] = []
         self._phase: str | None = None
         self._evaluated_at = self._seen = -1
@@ -119,7 +125,8 @@ class PassAtK(Callback):
     @property
     def state_key(self) -> str:
         """A run may evaluate on several benchmarks."""
-        return self._generate_state_key(benchmark=self.benchmark, options=self.options, sampling=vars(self.sampling))
+        asked = {"benchmark": self.benchmark, "options": self.options, "limit": self.limit}
+        return self._generate_state_key(name=self.name, sampling=vars(self.sampling), **asked)
 
     # ---- when -----------------------------------------------------------------------------------------------------
 
@@ -128,6 +135,12 @@ class PassAtK(Callback):
         if stage != "fit":
             return
         policies(pl_module, self.control)
+        others = [c for c in trainer.callbacks if isinstance(c, PassAtK) and c is not self]  # type: ignore[attr-defined]
+        if any(other.name == self.name for other in others):
+            raise RecipeError(
+                f"PassAtK: two of them are called {self.name!r}, and would write over each other's scores. Give each a "
+                "`name` of its own."
+            )
         try:
             self.problems = load(self.benchmark, self.options, self.limit).problems
         except AbsentData as error:
@@ -172,7 +185,7 @@ class PassAtK(Callback):
         self._evaluated_at = trainer.global_step
         logged: dict[str, float] = {}
         for suffix, policy in policies(pl_module, self.control).items():
-            name = self.benchmark + suffix
+            name = self.name + suffix
             with untouched(pl_module), trainer.precision_plugin.forward_context():
                 samples = self._sample(policy, trainer.is_global_zero)
             values = self._judge(trainer, samples, name) if trainer.is_global_zero else {}

@@ -1,1 +1,1 @@
-"""GRPO post-training from verifiable rewards: so far the readers of its problems."""
+"""GRPO post-training from verifiable rewards: problems, sampling, judging, rewards, losses, and their module."""

@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from ra3kit.abstraction.credit import check_choice
-from ra3kit.errors import RecipeError
+from ra3kit.errors import RecipeError, RolloutError
 from ra3kit.latents import token_bytes
 from ra3kit.optimize import average_gradients, backward, clip_gradients, set_lr, steps_of_run
 from ra3kit.policy import BasePolicy, gathered_bytes, parameter_counts, training_memory
@@ -245,10 +245,21 @@ class GRPOModule(L.LightningModule):
 
     def _sample(self, steps: Sequence[tuple[int, list[Task], int]]) -> None:
         """Sample steps (number, tasks, visit) with the weights as they are; every program goes to the judge at once."""
-        self.backend.refresh(self.policy.model, self.tokenizer, self.trainer.global_step)
+        self._refresh()
         with self.backend.session(), gathered(self.policy.model) if self._needs_old else nullcontext():
             for number, tasks, visit in steps:
                 self._sampled[number] = self._one_step(number, tasks, visit)
+
+    def _refresh(self) -> None:
+        """Give the sampler the weights as they are. Raises RolloutError when it can't be relied on."""
+        self.backend.refresh(self.policy.model, self.tokenizer, self.trainer.global_step)
+        health = self.backend.health()
+        if not health.ok or health.version != self.trainer.global_step:
+            why = health.reason or "it cannot sample"
+            raise RolloutError(
+                f"{type(self.backend).__name__}: {why} (weights of step {health.version}, wanted "
+                f"{self.trainer.global_step}). Checkpoints are as they were: ra3kit fit --resume goes on."
+            )
 
     @property
     def _needs_old(self) -> bool:
@@ -316,7 +327,7 @@ class GRPOModule(L.LightningModule):
             for i in range(samples)
         ]
         self.judge.open()
-        self.backend.refresh(self.policy.model, self.tokenizer, self.trainer.global_step)
+        self._refresh()
         with self.backend.session():
             if requests:
                 self.backend.sample(requests, seed, self.max_new_tokens, self.temperature, keep)

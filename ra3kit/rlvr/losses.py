@@ -2,8 +2,8 @@
 
 Sources: GRPO (arXiv 2402.03300, eq. 3), DAPO (2503.14476: clip higher, token-level mean, overlong filtering), Dr. GRPO
 (2503.20783: no division by the standard deviation or by the length), RLOO (2402.14740), truncated importance sampling
-between sampler and trainer (Yao et al., 2025). The defaults are those of DeepCoder's recipe: mean baseline, token mean,
-clip .2/.28, no KL, truncated answers masked.
+between sampler and trainer (Yao et al., 2025). The defaults: Dr. GRPO's baseline (the mean, nothing divided), DAPO's
+mean over tokens, and DeepCoder's clip of .2/.28, no KL, truncated answers masked.
 """
 
 from __future__ import annotations

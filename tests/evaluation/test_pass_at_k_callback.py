@@ -269,6 +269,22 @@ def test_two_in_one_run_have_schedules_and_states_of_their_own(
     assert [saved[callback.state_key]["evaluated_at"] for callback in both()] == [4, 3]
 
 
+def test_two_on_one_benchmark_need_two_names(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ra3kit.evaluation.score.verify_all", lambda pairs, **_: [Verdict("fail")] * len(pairs))
+
+    def splits(*names: str | None) -> list[PassAtK]:
+        return [
+            PassAtK("family", options={"split": split, "n": 2}, name=name, **SMALL)
+            for split, name in zip(("val", "test"), names, strict=True)
+        ]
+
+    with pytest.raises(RecipeError, match="two of them are called 'family'"):
+        fit(tmp_path / "same", policy(), data(path), callbacks=splits(None, None), max_steps=1)
+    trainer = fit(tmp_path / "two", policy(), data(path), callbacks=splits(None, "family-test"), max_steps=1)
+    assert {"eval/family/pass@1", "eval/family-test/pass@1"} <= trainer.callback_metrics.keys()
+    assert {found.name for found in (tmp_path / "two" / "eval").iterdir()} == {"family", "family-test"}
+
+
 def test_a_benchmark_that_is_not_there_is_an_error_or_is_named_and_left_out(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

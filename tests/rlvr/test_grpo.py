@@ -11,9 +11,9 @@ import pytest
 import torch
 from small_grpo import LIMIT, SmallData, TextJudge, Watch, ending_policy, even, grpo, run
 
-from ra3kit.errors import RecipeError
+from ra3kit.errors import RecipeError, RolloutError
 from ra3kit.optimize import Optimization
-from ra3kit.rlvr.backend import EngineBackend
+from ra3kit.rlvr.backend import EngineBackend, Health
 from ra3kit.rlvr.grpo import GRPOModule
 from ra3kit.rlvr.rewards import VerifierReward
 from ra3kit.rlvr.tasks import Answer
@@ -151,6 +151,24 @@ def test_what_is_sampled_has_the_trainers_log_probabilities(tmp_path: Path) -> N
             assert np.abs(np.asarray(answer.completion.log_q) - wanted).max() < 1e-5
     assert watch.logged[0]["rlvr/logp_gap_max"] < 1e-5
     assert watch.logged[0]["rlvr/is_weight_mean"] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_sampler_that_is_not_well_ends_the_run(tmp_path: Path) -> None:
+    class Ill(EngineBackend):
+        def health(self) -> Health:
+            return Health(self.version < 1, self.version, "the server is gone")
+
+    module = grpo(backend=Ill())
+    with pytest.raises(RolloutError, match=r"the server is gone \(weights of step 1"):
+        run(tmp_path, module, 3)
+    assert module.trainer.global_step == 1
+
+    class Behind(EngineBackend):
+        def refresh(self, model: Any, tokenizer: Any, version: int) -> None:
+            super().refresh(model, tokenizer, 0)
+
+    with pytest.raises(RolloutError, match="weights of step 0, wanted 1"):
+        run(tmp_path, grpo(backend=Behind()), 3)
 
 
 # ---- groups ---------------------------------------------------------------------------------------------------------
