@@ -119,6 +119,13 @@ CONTRACTS = (
         "on each answer of a step of RLVR, once it is judged: `reward(answer, max_new_tokens)`, and `outcome`",
     ),
     Contract(
+        "backend",
+        "ra3kit.rlvr.backend.RolloutBackend",
+        "model.backend",
+        "check_rollout_backend",
+        "`refresh`, then `sample` inside `session`, once a step of RLVR; `free` at the end",
+    ),
+    Contract(
         "verifier",
         "ra3kit.verify.verifier.Verifier",
         "",

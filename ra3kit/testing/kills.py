@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ NOW, STEPS, SHARDS = "now.txt", "steps.jsonl", "shards.txt"
 """Beside the run folder: what the run does now; a line a step; a line a shard written."""
 
 PHASES = ("start", "warmup", "e", "annotation", "m", "validation", "saving", "report")
+RLVR_PHASES = ("start", "difficulty", "sampling", "judging", "learning", "saving", "report")
 
 
 class TinyTokenizer(TokenizerSpec):
@@ -106,6 +108,58 @@ def recipe(world: Path, steps: int = 2, keep: int = 2) -> dict[str, Any]:
     }
 
 
+def rlvr_recipe(world: Path, steps: int = 2, keep: int = 2) -> dict[str, Any]:
+    """GRPO at small size, judged by the real verifier: answers sampled ahead, two optimizer steps a batch, a difficulty
+    filter.
+
+    Args:
+        world: the file that `problems` wrote.
+        steps: optimizer steps between two checkpoints.
+        keep: checkpoints kept.
+    """
+    content = recipe(world, steps, keep)
+    policy = content["model"]["policy"]
+    content["model"] = {
+        "class_path": "ra3kit.rlvr.grpo.GRPOModule",
+        "policy": policy,
+        "judge": {"class_path": "ra3kit.rlvr.judge.Judge", "workers": 2},
+        "group_size": 4,
+        "max_new_tokens": 16,
+        "staleness": 1,
+        "minibatches": 2,
+        "mask_truncated": False,
+    }
+    content["data"] = {
+        "class_path": "ra3kit.rlvr.data.RLVRDataModule",
+        "path": str(world),
+        "force": True,  # records of this form count as evaluation data
+        "against": [],
+        "prompts_per_step": 3,
+        "difficulty": {"class_path": "ra3kit.rlvr.difficulty.DifficultyFilter", "samples": 3, "chunk": 4, "low": -1.0},
+    }
+    callbacks = content["trainer"]["callbacks"][2:]
+    monitor = {"class_path": "ra3kit.callbacks.rlvr_monitor.RLVRMonitor", "every": 3}
+    content["trainer"] |= {"max_epochs": 4, "reload_dataloaders_every_n_epochs": 0, "callbacks": [monitor, *callbacks]}
+    return content
+
+
+def problems(path: Path, count: int = 11) -> Path:
+    """Functions that are written already: an answer is right where it is a comment, or what else is harmless."""
+    test = "def check(candidate):\n    assert candidate(2) == {}\n"
+    rows = [
+        {
+            "task_id": f"own/{i}",
+            "prompt": f"def f{i}(x):\n    return {i} * x  # ",
+            "canonical_solution": "done\n",
+            "entry_point": f"f{i}",
+            "test": test.format(2 * i),
+        }
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 def corpus(folder: Path, files: int = 16) -> Path:
     """Files of Python, alike but not the same."""
     folder.mkdir(parents=True)
@@ -166,7 +220,11 @@ def append(run: Path, name: str, line: str) -> None:
 def instrument() -> None:
     """Let writing and annotating say that they go on. Done in the child, by wrapping from outside."""
     from ra3kit.callbacks.em_switch import EMSwitch
+    from ra3kit.rlvr.grpo import GRPOModule
 
+    for name, phase in (("pass_rates", "difficulty"), ("_sample", "sampling"), ("_judged", "judging")):
+        setattr(GRPOModule, name, _saying(phase, getattr(GRPOModule, name)))
+    GRPOModule._learn = _saying("learning", GRPOModule._learn)  # type: ignore[method-assign]
     write, annotate, write_shard = checkpoints.write, EMSwitch._annotate, StoreWriter.write
 
     def saying(target: Path, *args: Any, **kwargs: Any) -> None:
@@ -182,6 +240,16 @@ def instrument() -> None:
         append(self.folder.parent.parent, SHARDS, f"{self.folder.name}/{number}")
 
     checkpoints.write, EMSwitch._annotate, StoreWriter.write = saying, annotating, writing  # type: ignore[method-assign]
+
+
+def _saying(phase: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A module's method that says that it begins."""
+
+    def saying(self: L.LightningModule, *arguments: Any, **named: Any) -> Any:
+        say(Path(self.trainer.default_root_dir), phase)
+        return method(self, *arguments, **named)
+
+    return saying
 
 
 def fit(folder: str, arguments: Sequence[str], log: str) -> None:
@@ -213,6 +281,7 @@ class Kill:
         had: step of the newest whole checkpoint it left, 0 for none.
         done: steps done since that checkpoint, which are done again.
         seconds: that those steps took.
+        started, left: processes that it had started, a verifier's, when it was killed; those of them that outlived it.
     """
 
     phase: str | None
@@ -220,6 +289,8 @@ class Kill:
     had: int
     done: int
     seconds: float
+    started: int = 0
+    left: int = 0
 
 
 class Killer:
@@ -247,11 +318,14 @@ class Killer:
         child.start()
         phase, since = "start", time.monotonic()
         killed = None
+        started: set[tuple[int, str]] = set()
         while child.is_alive():
             now = (self.folder / f"{name}.{NOW}").read_text() or phase
             if now != phase:
                 phase, since = now, time.monotonic()
             if when(phase, time.monotonic() - since):
+                os.kill(int(child.pid or 0), signal.SIGSTOP)  # so that it starts no more while it is looked at
+                started = descendants(int(child.pid or 0))
                 child.kill()
                 killed = phase
                 break
@@ -260,7 +334,33 @@ class Killer:
         code = int(child.exitcode or 0)
         at = newest_step(run)
         again = [row for row in steps(run) if row["step"] > at] if code == -9 else []
-        return Kill(killed if code == -9 else None, code, at, len(again), sum(row["seconds"] for row in again))
+        seconds = sum(row["seconds"] for row in again)
+        outlived = len(outliving(started))
+        return Kill(killed if code == -9 else None, code, at, len(again), seconds, len(started), outlived)
+
+
+def descendants(process: int) -> set[tuple[int, str]]:
+    """Processes below one: their numbers and when they started, which no later process of the same number did."""
+    parents: dict[int, tuple[int, str]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            continue
+        if fields[0] != "Z":
+            parents[int(path.parent.name)] = (int(fields[1]), fields[19])
+    found = {process}
+    while grown := {number for number, (parent, _) in parents.items() if parent in found} - found:
+        found |= grown
+    return {(number, parents[number][1]) for number in found - {process} if number in parents}
+
+
+def outliving(started: set[tuple[int, str]], within: float = 5.0) -> set[tuple[int, str]]:
+    """Those that are still there after so many seconds."""
+    end = time.monotonic() + within
+    while (left := started & descendants(0)) and time.monotonic() < end:
+        time.sleep(0.01)
+    return left
 
 
 def newest_step(run: Path) -> int:
@@ -306,6 +406,26 @@ def _tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
 def equal_results(run: Path, baseline: Path) -> bool:
     """Whether the reports hold the same scores, histories and samples."""
     return (run / "results.json").read_text() == (baseline / "results.json").read_text()
+
+
+def equal_but_for_seconds(run: Path, baseline: Path) -> bool:
+    """Whether results and sampled answers of runs of GRPO are the same, times and what came from a cache aside."""
+    names = [path.relative_to(baseline) for path in sorted((baseline / "samples").iterdir())]
+    if names != [path.relative_to(run) for path in sorted((run / "samples").iterdir())]:
+        return False
+    return all(timeless(run / name) == timeless(baseline / name) for name in [Path("results.json"), *names])
+
+
+def timeless(path: Path) -> str:
+    """The content of a file of a run of GRPO without what a clock has said, or depends on a cache."""
+
+    def of(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: of(value) for key, value in node.items() if "second" not in key and key != "measured now"}
+        return [of(item) for item in node] if isinstance(node, list) else node
+
+    text = path.read_text()
+    return repr([of(json.loads(line)) for line in (text.splitlines() if path.suffix == ".jsonl" else [text])])
 
 
 def store_faults(run: Path, baseline: Path) -> dict[str, int]:

@@ -10,7 +10,19 @@ import pytest
 
 from ra3kit import checkpoints
 from ra3kit.cli import main
-from ra3kit.testing.kills import Killer, corpus, equal_results, recipe, store_faults, unequal_steps, unequal_weights
+from ra3kit.testing.kills import (
+    RLVR_PHASES,
+    Killer,
+    corpus,
+    equal_but_for_seconds,
+    equal_results,
+    problems,
+    recipe,
+    rlvr_recipe,
+    store_faults,
+    unequal_steps,
+    unequal_weights,
+)
 
 FIT = ["fit", "--recipe", "toy.yaml"]
 RECORDER = "{class_path: toys.Recorder, file: losses.txt}"
@@ -177,3 +189,19 @@ def test_kill_9_in_annotation_and_while_saving(killer: Killer) -> None:
 @pytest.mark.slow
 def test_kill_9_in_every_phase(killer: Killer) -> None:
     kill_and_compare(killer, "long", "start", "warmup", "saving", "e", "annotation", "validation", "m", "report")
+
+
+@pytest.mark.slow
+def test_kill_9_in_every_phase_of_grpo_leaves_no_verifier_behind(tmp_path: Path) -> None:
+    killer = Killer(tmp_path)
+    killer.write_recipe(rlvr_recipe(problems(tmp_path / "problems.jsonl")))
+    assert killer.start("unbroken", lambda phase, seconds: False).code == 0
+    for phase in RLVR_PHASES:
+        end = killer.start("run", lambda now, seconds, wanted=phase: now == wanted and seconds > 0.01)  # type: ignore[misc]
+        assert (end.code, end.phase) == (-9, phase), (tmp_path / "run.log").read_text()
+        assert bool(end.started) == (phase not in ("start", "report"))
+        assert not end.left
+    assert killer.start("run", lambda phase, seconds: False).code == 0
+    run, unbroken = tmp_path / "run", tmp_path / "unbroken"
+    assert unequal_steps(run, unbroken) == unequal_weights(run, unbroken) == 0
+    assert equal_but_for_seconds(run, unbroken)

@@ -8,6 +8,7 @@ names the first one that is broken, what was seen, and where the contract stands
 ra3kit.actions.PythonStatements keeps the contract of ra3kit.actions.ActionSegmenter
 """
 
+from ra3kit.testing.conformance.backend import check_rollout_backend
 from ra3kit.testing.conformance.callbacks import check_callback, check_em_switch
 from ra3kit.testing.conformance.data import check_data_module, check_decontaminator, check_tokenizer_spec
 from ra3kit.testing.conformance.learner import check_learner
@@ -33,6 +34,7 @@ __all__ = [
     "check_posterior",
     "check_prior",
     "check_reward",
+    "check_rollout_backend",
     "check_segmenter",
     "check_tokenizer_spec",
     "check_verifier_backend",
