@@ -73,6 +73,11 @@ class Facts:
         return "posterior" in (self.tree.get("model") or {}) or "posterior" in self.results
 
     @property
+    def is_rlvr(self) -> bool:
+        """Whether the run was one of GRPO."""
+        return self.results.get("stage") == "rlvr" or self.checkpoint.get("phase") == "rlvr"
+
+    @property
     def thinks(self) -> bool:
         """Whether the model was meant to write thoughts."""
         return self.is_ra3 and self.which != "ntp"
@@ -95,6 +100,7 @@ def model_card(facts: Facts, sizes: Mapping[str, int]) -> str:
         "": _opening(facts),
         "Use": _use(facts),
         "Thoughts": _thoughts(facts),
+        "Reward": _reward(facts),
         "Scores": _scores(facts),
         "Training data": _data(facts),
         "How it was made": _made(facts),
@@ -114,6 +120,7 @@ def front_matter(facts: Facts) -> str:
     data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
     if not facts.is_ra3 and "ra3" in tags:
         tags.remove("ra3")
+    tags += ["rlvr", "grpo"] if facts.is_rlvr else []
     if is_hub_id(base := facts.policy.get("model")):
         data["base_model"] = base
     paths = ((facts.tree.get("data") or {}).get(name) for name in ("path", "warmup_path"))
@@ -141,12 +148,18 @@ def hub_datasets(path: Any) -> list[str]:
 
 
 def _opening(facts: Facts) -> Iterator[str]:
+    if forced := forced_line(facts):
+        yield forced
     what = {
         "pi": "the policy, which writes code and the thoughts before it",
         "q": "the posterior, which annotated the corpus: it was trained to write thoughts, not code",
         "ntp": "the control: trained by next-token prediction on the same snippets in the same order, without thoughts",
     }[facts.which]
     how = f"mid-trained with {PAPER}; this is {what}" if facts.is_ra3 else "mid-trained by next-token prediction"
+    if facts.is_rlvr:
+        start = facts.policy.get("model")
+        of = f", starting from `{start}`" if start else ""
+        how = f"post-trained by GRPO on programs that were run and judged (RLVR){of}"
     about = facts.checkpoint
     when = ""
     if "step" in about:
@@ -155,6 +168,17 @@ def _opening(facts: Facts) -> Iterator[str]:
     yield f"A language model of code, {how}. Made with ra3kit {__version__}.{when}"
     context = f", context {facts.context} tokens" if facts.context else ""
     yield f"{facts.architecture}, {facts.parameters:,} parameters, {facts.dtype}{context}."
+
+
+def forced_line(facts: Facts) -> str:
+    """That it was trained on evaluation data, where it was; "" where it was not."""
+    if found := facts.data.get("evaluation_forced"):
+        named = ", ".join(f"{count} problems of {name}" for name, count in found.items())
+        return f"**It was trained on evaluation data: {named}. Its scores on these sets mean nothing.**"
+    unknown = facts.is_rlvr and "evaluation_forced" not in facts.data
+    if unknown and (facts.tree.get("data") or {}).get("force"):
+        return "**Its recipe allows training on evaluation data (`data.force`): scores on such sets may mean nothing.**"
+    return ""
 
 
 def _use(facts: Facts) -> Iterator[str]:
@@ -211,6 +235,34 @@ def _thoughts(facts: Facts) -> Iterator[str]:
         yield from (f"```text\n{sample}\n```" for sample in samples[:3])
 
 
+def _reward(facts: Facts) -> Iterator[str]:
+    if not facts.is_rlvr:
+        return
+    model = facts.tree.get("model") or {}
+    settings = dict(facts.results.get("settings") or {}) or {
+        name: value for name, value in model.items() if isinstance(value, int | float | str) and name != "class_path"
+    }
+    reward = model.get("reward") or {"class_path": facts.results.get("reward")}
+    rows = {"reward": str(reward.get("class_path") or "VerifierReward").rpartition(".")[2]}
+    rows |= {f"reward: {name}": value for name, value in reward.items() if name != "class_path"}
+    rows |= {"isolation": facts.results.get("isolation"), **settings}
+    yield _table(rows)
+    for name, curve in (facts.results.get("history") or {}).items():
+        known = [value for value in curve if value is not None]
+        if name in ("reward", "pass_rate") and known:
+            part = max(1, len(known) // 10)
+            first, last = (sum(values) / part for values in (known[:part], known[-part:]))
+            yield (
+                f"{name.replace('_', ' ').capitalize()} of sampled answers to the training problems: {first:.3f} in the "
+                f"mean of the first {part} of {len(curve)} steps, {last:.3f} in that of the last."
+            )
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    kept = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value not in (None, "")]
+    return "\n".join(["| | |", "|---|---|", *kept])
+
+
 def _scores(facts: Facts) -> Iterator[str]:
     if facts.results.get("scores"):
         row = ROWS[facts.which]
@@ -221,7 +273,7 @@ def _scores(facts: Facts) -> Iterator[str]:
         last, step = facts.results["scores"][-1].get("step"), facts.checkpoint.get("step")
         if None not in (last, step) and last != step:
             yield f"They were measured at step {last}; this model was taken at step {step}."
-    elif metrics := facts.results.get("metrics"):
+    elif (metrics := facts.results.get("metrics")) and not facts.is_rlvr:
         shown = {name: value for name, value in metrics.items() if name.startswith("eval/")}
         if shown:
             yield "\n".join(["| metric | value |", "|---|---|", *(f"| {k} | {v:.4f} |" for k, v in shown.items())])
@@ -254,10 +306,12 @@ def _data(facts: Facts) -> Iterator[str]:
     if not facts.data:
         return
     settings = facts.tree.get("data") or {}
-    kept = {name: settings[name] for name in ("comments", "docstrings", "max_tokens", "max_lines") if name in settings}
+    names = ("comments", "docstrings", "max_tokens", "max_lines")
+    names += ("max_prompt_tokens", "max_problems", "exclude") if facts.is_rlvr else ()
+    kept = {name: settings[name] for name in names if settings.get(name) is not None}
     account = {name: value for name, value in facts.data.items() if name != "first_dropped"}
     rows = {**account, **{f"setting: {name}": value for name, value in kept.items()}}
-    yield "\n".join(["| | |", "|---|---|", *(f"| {name.replace('_', ' ')} | {_cell(v)} |" for name, v in rows.items())])
+    yield _table({name.replace("_", " "): value for name, value in rows.items()})
 
 
 def _cell(value: Any) -> str:
@@ -294,13 +348,7 @@ def _made(facts: Facts) -> Iterator[str]:
         rows |= {"ra3kit": facts.checkpoint.get("ra3kit")}
         rows |= {"versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
     rows |= {"data hash": facts.data.get("data_hash"), "exported with": f"`{facts.command}`"}
-    yield "\n".join(
-        [
-            "| | |",
-            "|---|---|",
-            *(f"| {name} | {_cell(value)} |" for name, value in rows.items() if value not in (None, "")),
-        ]
-    )
+    yield _table(rows)
     if facts.recipe is not None:
         title = "The recipe, every value written out (recipe.yaml)"
         yield f"<details>\n<summary>{title}</summary>\n\n```yaml\n{facts.recipe}```\n\n</details>"
@@ -313,15 +361,18 @@ def _limitations(facts: Facts) -> Iterator[str]:
             "Thoughts were rewarded for making the next lines likelier, no more. Nobody checked that they are true or "
             "of use to a reader."
         )
+    if facts.is_rlvr:
+        lines.append(
+            "It was rewarded for passing the tests of its training problems, no more: where tests were weak, so may be "
+            "its programs."
+        )
     if facts.which == "q":
         lines.append("The posterior was trained to write thoughts before given code, not to write code.")
     if not facts.evaluations:
         lines.append("Its programs have not been run on any benchmark.")
     lines.append("What it writes may be wrong or harmful: run it in a sandbox (`ra3kit verify`).")
-    lines.append(
-        "It may repeat its training data. Contamination with benchmarks was looked for only where the recipe names "
-        "`decontaminate`."
-    )
+    looked = "in the sets named under training data" if facts.is_rlvr else "where the recipe names `decontaminate`"
+    lines.append(f"It may repeat its training data. Contamination with benchmarks was looked for only {looked}.")
     if forced := facts.data.get("evaluation_forced"):
         lines.append(f"It was trained on evaluation data ({_cell(forced)}): its scores on these sets mean nothing.")
     base = facts.policy.get("model")
