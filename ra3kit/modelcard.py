@@ -243,7 +243,7 @@ def _reward(facts: Facts) -> Iterator[str]:
         name: value for name, value in model.items() if isinstance(value, int | float | str) and name != "class_path"
     }
     reward = model.get("reward") or {"class_path": facts.results.get("reward")}
-    rows = {"reward": str(reward.get("class_path") or "VerifierReward").rpartition(".")[2]}
+    rows: dict[str, Any] = {"reward": str(reward.get("class_path") or "VerifierReward").rpartition(".")[2]}
     rows |= {f"reward: {name}": value for name, value in reward.items() if name != "class_path"}
     rows |= {"isolation": facts.results.get("isolation"), **settings}
     yield _table(rows)
@@ -253,8 +253,8 @@ def _reward(facts: Facts) -> Iterator[str]:
             part = max(1, len(known) // 10)
             first, last = (sum(values) / part for values in (known[:part], known[-part:]))
             yield (
-                f"{name.replace('_', ' ').capitalize()} of sampled answers to the training problems: {first:.3f} in the "
-                f"mean of the first {part} of {len(curve)} steps, {last:.3f} in that of the last."
+                f"{name.replace('_', ' ').capitalize()} of sampled answers to the training problems, mean over {part} of "
+                f"{len(curve)} steps: {first:.3f} at the beginning, {last:.3f} at the end."
             )
 
 
@@ -306,7 +306,7 @@ def _data(facts: Facts) -> Iterator[str]:
     if not facts.data:
         return
     settings = facts.tree.get("data") or {}
-    names = ("comments", "docstrings", "max_tokens", "max_lines")
+    names: tuple[str, ...] = ("comments", "docstrings", "max_tokens", "max_lines")
     names += ("max_prompt_tokens", "max_problems", "exclude") if facts.is_rlvr else ()
     kept = {name: settings[name] for name in names if settings.get(name) is not None}
     account = {name: value for name, value in facts.data.items() if name != "first_dropped"}

@@ -58,7 +58,7 @@ def test_its_card_begins_with_the_evaluation_data_and_says_what_was_rewarded(des
         "| difficulty | ",
         "| evaluation forced | 5 HumanEval |",
         "| data hash | ",
-        "Pass rate of sampled answers to the training problems: ",
+        "Pass rate of sampled answers to the training problems, mean over 1 of ",
         "rewarded for passing the tests",
     ):
         assert words in body, words
