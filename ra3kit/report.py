@@ -148,7 +148,11 @@ def _draw_m_steps(axes: Any, history: Mapping[str, Sequence[float]]) -> None:
 
 def _draw_scores(axes: Any, results: Mapping[str, Any]) -> None:
     shown = arms(results)
-    width = 0.8 / max(1, len(shown))
+    axes.set(title="Held-out code (axis cut)", ylabel="nats per code token")
+    if not shown:
+        axes.set_title("Held-out code: nothing was held out")
+        return
+    width = 0.8 / len(shown)
     low = min(scores[key] for scores in shown.values() for key in KEYS.values())
     high = max(scores[key] for scores in shown.values() for key in KEYS.values())
     for i, (name, scores) in enumerate(shown.items()):
@@ -157,7 +161,6 @@ def _draw_scores(axes: Any, results: Mapping[str, Any]) -> None:
         axes.bar(at, values, width * 0.92, label=name, color=COLOURS[name])
     axes.set_xticks(range(len(MEASURES)), MEASURES.values())
     axes.set_ylim(low - 0.25 * (high - low) - 0.01, high + 0.35 * (high - low) + 0.01)  # the axis does not begin at 0
-    axes.set(title="Held-out code (axis cut)", ylabel="nats per code token")
     gap = difference(results)
     if gap:
         text = "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**gap["iwae"])

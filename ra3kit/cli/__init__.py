@@ -27,6 +27,7 @@ VERBS = {
     "compare": "tell whether evaluations really differ",
     "report": "draw the curves of runs in one picture, with a table",
     "theory": "measure the theorems of the paper on problems solved exactly",
+    "study": "test the paper's claims at CPU scale, arm by arm",
     "env": "print what a bug report needs",
 }
 """Verb -> what it does. Each lives in `ra3kit/cli/<verb>.py` with `EXAMPLES`, `add_arguments` and `run`."""

@@ -1,0 +1,373 @@
+"""The report of a study: results.json, report.md, one HTML file with its pictures inside, and the pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ra3kit.curves import mean_band, running_mean
+from ra3kit.report_curves import COLOURS
+from ra3kit.report_document import (
+    NO_PICTURE,
+    Block,
+    Code,
+    Items,
+    Picture,
+    Section,
+    Table,
+    as_html,
+    as_markdown,
+    can_draw,
+    made_table,
+)
+from ra3kit.study.files import write_json
+from ra3kit.study.measures import MEASURES
+
+SCORES, REWARDS, COSTS, SWEEPS = "scores.png", "rlvr.png", "cost.png", "sweeps.png"
+HTML, MARKDOWN, JSON = "report.html", "report.md", "results.json"
+SMOOTH = 5
+"""Steps of the running mean of rewards."""
+
+COLUMNS = {
+    "Scores on the tasks": ("pass@1", "pass@5", "greedy"),
+    "Held-out code (less is better)": ("m_step", "plain_line", "own_line", "iwae_line"),
+    "Thoughts": ("thought_rate", "thought_length", "nmi", "f1", "named"),
+    "RLVR": ("area", "reached", "asymptote"),
+    "Cost of training": ("cpu_seconds", "trained_tokens"),
+}
+"""Tables of arms: title -> measures."""
+
+
+def write_report(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write all of it into a folder; each file is replaced whole, results.json last."""
+    pictures = draw(folder, found) if can_draw() else []
+    sections = sections_of(found, pictures)
+    for name, text in ((MARKDOWN, as_markdown(sections)), (HTML, as_html(sections, folder))):
+        temporary = folder / f"{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / name)
+    write_json(folder / JSON, found)
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def sections_of(found: Mapping[str, Any], pictures: Sequence[Picture]) -> list[Section]:
+    """The document."""
+    return [
+        Section(title(found), [*opening(found), *pictures, *([] if pictures or can_draw() else [NO_PICTURE])]),
+        Section("What was claimed before the run", [claims_table(found["claims"]), READING]),
+        Section("Where RA3 does not help", where_not(found)),
+        *(Section(name, [arms_table(found, keys)]) for name, keys in COLUMNS.items()),
+        Section("RA3 beside every other arm", [claims_table(found["beside"]), "Shown, not claimed: no correction."]),
+        Section("The gate", gate_blocks(found)),
+        Section("Every seed", [seeds_table(found)]),
+        *sweep_sections(found),
+        Section("The arms", [Table([["arm", "starts from", "recipe", "what it is"], *arm_rows(found)])]),
+        Section("The regime", [regime_table(found)]),
+        Section("The commands", [Code("\n".join(commands(found)))]),
+        Section("How it was made", [made_table()]),
+    ]
+
+
+READING = (
+    "A gain is positive where the first arm is the better one, also where less is better. Interval: 95 %, Student's t "
+    "over seeds, each a world with a base of its own. d: mean gain by the standard deviation of the gains. p: "
+    "two-sided, all flips of the gains' signs; with n seeds never below 2^(1-n). All: the mean gain with the seeds "
+    "that the gate leaves out."
+)
+
+
+def title(found: Mapping[str, Any]) -> str:
+    """Of the document."""
+    name = found["study"]["preset"]
+    return f"Study, preset {name}" + (": a smoke run" if found["smoke"] else "")
+
+
+def opening(found: Mapping[str, Any]) -> list[Block]:
+    """What a reader must know before any figure."""
+    done, wanted = found["complete"]
+    about, split = found["study"], found["study"]["split"]
+    blocks: list[Block] = []
+    if found["smoke"]:
+        blocks.append("A smoke run: it shows that everything works, and nothing about the claims.")
+    if done < wanted:
+        blocks.append(f"Not complete: {done} of {wanted} arms are here.")
+    seeds = found["gate"]["in"]
+    where = "test tasks" if split == "test" else "val tasks, for development: no result to report"
+    blocks.append(
+        f"{len(about['seeds'])} seeds, of which {len(seeds)} count for the claims "
+        f"({', '.join(map(str, seeds)) or 'none'}). Scores on {where}. Begun {about['begun']} UTC."
+    )
+    return [*blocks, found["caveat"]]
+
+
+def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a claim, those that nothing was measured for left out."""
+    titles = ["claim", "measure", "gain", "95 %", "d", "seeds for : against", "p", "target", "all", "verdict"]
+    rows = [titles]
+    for claim in claims:
+        if claim["gated"] is None and claim["all"] is None:
+            continue
+        name = claim["about"] or f"{claim['ours']} > {claim['theirs']}"
+        cells = [name, MEASURES[claim["measure"]].title, *gain_cells(claim["gated"], claim["measure"])]
+        target = "-" if claim["target"] is None else shown(claim["target"], claim["measure"], True)
+        everyone = "-" if claim["all"] is None else shown(claim["all"]["mean"], claim["measure"], True)
+        rows.append([*cells, target, everyone, claim["verdict"]])
+    return Table(rows)
+
+
+def gain_cells(found: Mapping[str, Any] | None, measure: str) -> list[str]:
+    """Mean, interval, effect size, seeds on either side, p."""
+    if found is None:
+        return ["-"] * 5
+    low, high = (shown(found[end], measure, True) for end in ("low", "high"))
+    d_z = found["d_z"]
+    return [
+        shown(found["mean"], measure, True),
+        "-" if math.isnan(found["low"]) else f"[{low}, {high}]",
+        "-" if math.isnan(d_z) else f"{d_z:.1f}",
+        f"{found['above']} : {found['below']}",
+        f"{found['p']:.2g}",
+    ]
+
+
+def shown(value: float, measure: str, signed: bool = False) -> str:
+    """A value, or a difference, in the unit of its measure: points where it is a share shown in percent.
+
+    >>> shown(0.123, "pass@1"), shown(0.123, "pass@1", True), shown(0.0456, "iwae_line", True)
+    ('12.3 %', '+12.3', '+0.046')
+    """
+    sign = "+" if signed else ""
+    if MEASURES[measure].percent:
+        return f"{100 * value + 0.0:{sign}.1f}" + ("" if signed else " %")
+    return f"{value:{sign},.0f}" if abs(value) >= 100 else f"{value + 0.0:{sign}.3f}"
+
+
+def where_not(found: Mapping[str, Any]) -> list[Block]:
+    """Every comparison in which RA3 is not shown to be the better one."""
+    lines = []
+    for claim in [*found["claims"], *found["beside"]]:
+        gated = claim["gated"]
+        if gated is None or "ra3" not in (claim["ours"], claim["ours"].removeprefix("grpo-from-")) or gated["low"] > 0:
+            continue
+        gap = shown(gated["mean"], claim["measure"], True)
+        low, high = (shown(gated[end], claim["measure"], True) for end in ("low", "high"))
+        interval = "" if math.isnan(gated["low"]) else f" [{low}, {high}]"
+        side = "worse than" if gated["high"] < 0 else "not told apart from"
+        line = f"{claim['ours']} is {side} {claim['theirs']} by {MEASURES[claim['measure']].title}: {gap}{interval}"
+        if line not in lines:
+            lines.append(line)
+    return [Items(lines)] if lines else ["Nowhere among the arms that are here."]
+
+
+def arms_table(found: Mapping[str, Any], keys: Sequence[str]) -> Table:
+    """A row an arm: means over the gated seeds, with half the 95 % interval."""
+    rows = [["arm", "seeds", *(MEASURES[key].title for key in keys)]]
+    for arm, values in found["table"].items():
+        if not any(key in values for key in keys) or found["arms"][arm]["sweep"]:
+            continue
+        seeds = max(len(values[key]["values"]) for key in keys if key in values)
+        rows.append([arm, str(seeds), *(cell(values.get(key), key) for key in keys)])
+    return Table(rows)
+
+
+def cell(entry: Mapping[str, Any] | None, measure: str) -> str:
+    """Mean and half-width."""
+    if entry is None:
+        return "-"
+    half = "" if entry["half"] is None else f" ± {shown(entry['half'], measure).removesuffix(' %')}"
+    return f"{shown(entry['mean'], measure)}{half}"
+
+
+def gate_blocks(found: Mapping[str, Any]) -> list[Block]:
+    """Which seeds count, and the results of the others."""
+    gate = found["gate"]
+    rows = [["seed", "thoughts of the base that name the intent", "counts for the claims"]]
+    rows += [
+        [s, "-" if v is None else f"{v:.1%}", "yes" if int(s) in gate["in"] else "no"]
+        for s, v in gate["by_seed"].items()
+    ]
+    blocks: list[Block] = [
+        f"A seed counts where at least {gate['least']:.0%} of the base's own thoughts on held-out expert programs name "
+        "the intent of the line they stand before. It was fixed before the run.",
+        Table(rows),
+    ]
+    if gate["out"]:
+        keys = ("pass@1", "greedy", "iwae_line", "area")
+        out = [[arm, *(cell(v.get(k), k) for k in keys)] for arm, v in found["table_out"].items() if v]
+        blocks += [f"Means of the seeds left out ({', '.join(map(str, gate['out']))}):"]
+        blocks += [Table([["arm", *(MEASURES[k].title for k in keys)], *out])]
+    return blocks
+
+
+def seeds_table(found: Mapping[str, Any]) -> Table:
+    """pass@1 of every arm on every seed, gated or not."""
+    seeds = list(found["results"])
+    rows = [["pass@1", *(f"seed {seed}" for seed in seeds)]]
+    for arm in found["arms"]:
+        values = [found["results"][seed].get(arm) for seed in seeds]
+        if any(values):
+            rows.append([arm, *("-" if v is None else shown(v["sampled"]["pass@1"], "pass@1") for v in values)])
+    return Table(rows)
+
+
+def sweep_sections(found: Mapping[str, Any]) -> list[Section]:
+    """A table a sweep, with the main arms in their places."""
+    sections = []
+    keys = ("pass@1", "greedy", "iwae_line", "thought_rate", "thought_length", "cpu_seconds")
+    for sweep, about in (("c", "The penalty c"), ("programs", "The amount of expert data")):
+        places = sweep_places(found, sweep)
+        if len(places) < 2:
+            continue
+        rows = [["arm", sweep, *(MEASURES[key].title for key in keys)]]
+        rows += [[a, f"{x:g}", *(cell(found["table"][a].get(key), key) for key in keys)] for x, a in places]
+        sections.append(
+            Section(about, [Table(rows), "On the first seeds only; means over those that the gate lets in."])
+        )
+    return sections
+
+
+def sweep_places(found: Mapping[str, Any], sweep: str) -> list[tuple[float, str]]:
+    """(place on the axis, arm) of a sweep's arms that have results, the main arms among them; none without a sweep."""
+    own = [(about["x"], name) for name, about in found["arms"].items() if about["sweep"] == sweep]
+    if not own:
+        return []
+    main = found["study"]["regime"][sweep]
+    names = ("ra3",) if sweep == "c" else ("ntp", "ra3")
+    places = [*own, *((main, name) for name in names)]
+    return sorted((x, name) for x, name in places if found["table"].get(name))
+
+
+def arm_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Name, start, recipe and description of the arms."""
+    return [[name, a["after"] or "-", a["recipe"], a["about"]] for name, a in found["arms"].items()]
+
+
+def regime_table(found: Mapping[str, Any]) -> Table:
+    """Its numbers; the reasons stand in `ra3kit/study/regime.py`."""
+    regime = {key: value for key, value in found["study"]["regime"].items() if value not in ("", [], ())}
+    return Table([["number", "value"], *([key, str(value)] for key, value in regime.items())])
+
+
+def commands(found: Mapping[str, Any]) -> list[str]:
+    """The study's own, and those it ran for the arms of the first seed."""
+    lines = list(dict.fromkeys(found["study"]["commands"]))
+    seeds = list(found["results"])
+    if seeds:
+        lines += ["", f"# seed {seeds[0]}; those of the others differ in the seed"]
+        for result in found["results"][seeds[0]].values():
+            lines += [f"# {result['arm']}", *result["commands"].values()]
+    return lines
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def draw(folder: Path, found: Mapping[str, Any]) -> list[Picture]:
+    """Draw what there is to draw; the pictures in their order. Needs matplotlib."""
+    makers = {
+        SCORES: (draw_scores, "pass@1 of every arm: a dot a seed, a bar their mean"),
+        REWARDS: (draw_rewards, "reward of GRPO by step: mean over seeds and 95 % t-interval"),
+        COSTS: (draw_costs, "pass@1 by CPU seconds of training"),
+        SWEEPS: (draw_sweeps, "sweeps over the penalty c and the amount of expert data"),
+    }
+    pictures = []
+    for name, (make, about) in makers.items():
+        if make(folder / name, found):
+            pictures.append(Picture(name, about))
+    return pictures
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False).ravel())
+
+
+def _main_arms(found: Mapping[str, Any]) -> list[str]:
+    return [a for a, values in found["table"].items() if "pass@1" in values and not found["arms"][a]["sweep"]]
+
+
+def draw_scores(path: Path, found: Mapping[str, Any]) -> bool:
+    """Sampled and greedy pass@1 of the arms on the gated seeds."""
+    arms = _main_arms(found)
+    if not arms:
+        return False
+    figure, panels = _figure(10, 0.42 * len(arms) + 1.2, 2)
+    for axes, key in zip(panels, ("pass@1", "greedy"), strict=True):
+        for row, arm in enumerate(arms):
+            entry = found["table"][arm][key]
+            colour = COLOURS[row % len(COLOURS)]
+            axes.barh(row, entry["mean"], color=colour, alpha=0.35, height=0.6)
+            axes.plot(list(entry["values"].values()), [row] * len(entry["values"]), "o", color=colour, markersize=4)
+            if entry["half"] is not None:
+                axes.errorbar(entry["mean"], row, xerr=entry["half"], color=colour, capsize=3, linewidth=1.5)
+        axes.set(title=f"{MEASURES[key].title}, sampled" if key == "pass@1" else "pass@1, greedy", xlim=(0, 1))
+        axes.set_yticks(range(len(arms)), arms if key == "pass@1" else [""] * len(arms))
+        axes.invert_yaxis()
+    figure.savefig(path, dpi=130)
+    return True
+
+
+def draw_rewards(path: Path, found: Mapping[str, Any]) -> bool:
+    """Running mean of the reward of each arm of GRPO."""
+    curves: dict[str, list[np.ndarray]] = {}
+    for seed in found["gate"]["in"]:
+        for arm, result in found["results"][str(seed)].items():
+            if "rlvr" in result:
+                rewards = np.array(result["rlvr"]["rewards"])
+                curves.setdefault(arm, []).append(running_mean(np.arange(len(rewards)), rewards, SMOOTH))
+    if not curves:
+        return False
+    figure, (axes,) = _figure(7, 4)
+    for number, (arm, rows) in enumerate(curves.items()):
+        length = min(map(len, rows))
+        mean, half = mean_band(np.array([row[:length] for row in rows]))
+        axes.plot(mean, color=COLOURS[number], label=arm)
+        axes.fill_between(np.arange(length), mean - half, mean + half, color=COLOURS[number], alpha=0.2)
+    axes.set(xlabel="optimizer step", ylabel=f"reward, running mean of {SMOOTH} steps", ylim=(0, 1))
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+    return True
+
+
+def draw_costs(path: Path, found: Mapping[str, Any]) -> bool:
+    """Score by cost, of the arms that start from the base."""
+    arms = [a for a in _main_arms(found) if found["arms"][a]["after"] == "base" and not a.startswith("grpo")]
+    if not arms:
+        return False
+    figure, (axes,) = _figure(7, 4)
+    for number, arm in enumerate(arms):
+        x, y = found["table"][arm]["cpu_seconds"]["mean"], found["table"][arm]["pass@1"]["mean"]
+        axes.plot([x], [y], "o", color=COLOURS[number % len(COLOURS)])
+        axes.annotate(arm, (x, y), textcoords="offset points", xytext=(6, 3), fontsize=9)
+    axes.set(xlabel="CPU seconds of training", ylabel="pass@1, sampled", ylim=(0, 1), xlim=(0, None))
+    figure.savefig(path, dpi=130)
+    return True
+
+
+def draw_sweeps(path: Path, found: Mapping[str, Any]) -> bool:
+    """Score and thought rate by c; score by expert programs."""
+    by_c, by_n = sweep_places(found, "c"), sweep_places(found, "programs")
+    if len(by_c) < 2 and len(by_n) < 2:
+        return False
+    figure, (left, right) = _figure(10, 3.6, 2)
+    for number, key in enumerate(("pass@1", "thought_rate")):
+        line = [(x, found["table"][a][key]["mean"]) for x, a in by_c if key in found["table"][a]]
+        left.plot(*zip(*line, strict=True), "o-", color=COLOURS[number], label=MEASURES[key].title) if line else None
+    left.set(xlabel="c, nats on a line's sum", ylim=(0, 1), title="The penalty c")
+    left.set_xscale("symlog", linthresh=0.25)
+    for number, start in enumerate(("ntp", "ra3")):
+        line = [(x, found["table"][a]["pass@1"]["mean"]) for x, a in by_n if a.startswith(start)]
+        right.plot(*zip(*line, strict=True), "o-", color=COLOURS[number], label=start) if line else None
+    right.set(xlabel="expert programs", ylabel="pass@1, sampled", ylim=(0, 1), title="The amount of expert data")
+    for axes in (left, right):
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+    return True

@@ -1,0 +1,133 @@
+"""Claims, gate and report from results made up for the purpose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ra3kit.study.arms import ARMS
+from ra3kit.study.compare import gain, gate, summary, verdict
+from ra3kit.study.measures import MEASURES, value_of
+from ra3kit.study.regime import CLAIMS, PRESETS
+from ra3kit.study.report import sections_of, write_report
+from ra3kit.study.statistics import paired
+
+SEEDS = (1, 2, 3, 4, 5, 6)
+POOR = 6
+"""The seed whose base writes poor thoughts, and where RA3 is worse than NTP."""
+
+
+def made_up(arm: str, seed: int) -> dict[str, Any]:
+    """The result of an arm: RA3 20 points above NTP, but not on the poor seed."""
+    ra3 = arm.endswith("ra3") or arm.startswith(("c=", "ra3"))
+    score = 0.2 if arm == "base" else 0.5 + 0.01 * seed + (0.2 if ra3 else 0.0) - (0.6 if ra3 and seed == POOR else 0)
+    rlvr = {"area": score, "reached": None, "asymptote": score, "steps": 3, "rewards": [0.1, score, score]}
+    return {
+        "arm": arm,
+        "seed": seed,
+        "cpu_seconds": 100.0,
+        "trained_tokens": 5000,
+        "sampled": {"pass@1": score, "pass@5": score},
+        "greedy": {"pass@1": 0.9},
+        "held_out": {"iwae_line": 1 - score, "thought_rate": 0.2},
+        "agreement": {"pi": {"named": 0.5 if seed == POOR else 0.9}},
+        **({"rlvr": rlvr} if arm.startswith("grpo") else {}),
+        "commands": {"train": f"ra3kit fit --recipe x {arm}"},
+    }
+
+
+def results() -> dict[int, dict[str, dict[str, Any]]]:
+    names = list(PRESETS["full"].arms)
+    return {seed: {name: made_up(name, seed) for name in names} for seed in SEEDS}
+
+
+def found() -> dict[str, Any]:
+    full = PRESETS["full"]
+    about = {
+        "preset": "full",
+        "regime": {"c": 1.0, "programs": 1500},
+        "split": "test",
+        "seeds": list(SEEDS),
+        "begun": "now",
+        "commands": ["ra3kit study"],
+    }
+    return summary(full, about, {name: ARMS[name] for name in full.arms}, results())
+
+
+def test_the_gate() -> None:
+    held = gate(results(), 0.85)
+    assert held["in"] == [1, 2, 3, 4, 5]
+    assert held["out"] == [POOR]
+    unknown = {1: {"base": {"agreement": {"pi": {"named": None}}}}}
+    assert gate(unknown, 0.85)["out"] == [1]  # a base without thoughts is not let in
+
+
+def test_a_gain_is_positive_where_less_is_better_too() -> None:
+    for measure in ("pass@1", "iwae_line"):
+        seeds, difference = gain(results(), [1, 2], "ra3", "ntp", measure)
+        assert seeds == [1, 2]
+        assert difference is not None
+        assert difference.mean == pytest.approx(0.2)
+    assert gain(results(), [1], "grpo-from-ra3", "grpo-from-ntp", "reached") == ([], None)
+
+
+def test_verdicts() -> None:
+    good = paired([0.7, 0.8, 0.75, 0.7, 0.9], [0.5, 0.5, 0.6, 0.4, 0.6])
+    assert verdict(good, None) == "holds"
+    assert verdict(good, 0.1).endswith("reaches its target")
+    assert verdict(good, 0.5).endswith("short of its target")
+    worse = paired([0.5, 0.5, 0.6, 0.4, 0.6], [0.7, 0.8, 0.75, 0.7, 0.9])
+    assert verdict(worse, 0.1).startswith("does not hold")
+    assert verdict(paired([1.0, 0.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.5, 0.5, 0.0]), None).startswith("undecided")
+    assert verdict(good, 0.1, smoke=True).startswith("not judged")
+    assert verdict(paired([0.9] * 4, [0.1] * 4), None) == "not judged: 4 seeds, fewer than 5"
+    assert verdict(None, None) == "not measured"
+
+
+def test_claims_are_of_the_gated_seeds_and_all_are_shown_beside() -> None:
+    claims = {(c["ours"], c["theirs"], c["measure"]): c for c in found()["claims"]}
+    assert len(claims) == len(CLAIMS)
+    main = claims["ra3", "ntp", "pass@1"]
+    assert main["seeds"] == [1, 2, 3, 4, 5]
+    assert main["gated"]["mean"] == pytest.approx(0.2)
+    assert main["all"]["mean"] == pytest.approx((5 * 0.2 - 0.4) / 6)
+    assert main["verdict"] == "holds, and reaches its target"
+
+
+def test_every_measure_has_its_place() -> None:
+    result = made_up("grpo-from-ra3", 1)
+    there = {measure for measure in MEASURES if value_of(result, measure) is not None}
+    assert {"pass@1", "greedy", "iwae_line", "named", "cpu_seconds", "area", "asymptote"} <= there
+    assert value_of(result, "reached") is None
+
+
+def test_the_report(tmp_path: Path) -> None:
+    write_report(tmp_path, found())
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("report.html", "report.md", "results.json", "scores.png", "rlvr.png", "cost.png", "sweeps.png")
+    }
+    text = (tmp_path / "report.md").read_text()
+    assert "Seeds whose base writes poor thoughts" in text  # the caveat
+    assert "| RA3 > NTP after mid-training | pass@1 | +20.0 |" in text
+    assert "| NTP > base after mid-training" in text
+    assert "ra3 is not told apart from ntp by greedy" in text  # where it does not help
+    assert "Means of the seeds left out (6):" in text
+    assert "| seed 6 |" in text  # its scores, too
+    assert "ra3kit fit --recipe x ra3" in text
+    for title in ("The penalty c", "The amount of expert data", "RLVR", "Cost of training"):
+        assert f"## {title}" in text
+    html = (tmp_path / "report.html").read_text()
+    assert html.count("data:image/png;base64") == 4
+    assert "http" not in html
+    assert json.loads((tmp_path / "results.json").read_text())["gate"]["out"] == [POOR]
+
+
+def test_a_report_of_nothing_yet() -> None:
+    full = PRESETS["full"]
+    about = {"preset": "full", "regime": {}, "split": "val", "seeds": [1], "begun": "now", "commands": []}
+    empty = summary(full, about, {"base": ARMS["base"]}, {1: {}})
+    assert empty["complete"] == [0, 1]
+    assert [section.title for section in sections_of(empty, [])][0] == "Study, preset full"

@@ -1,0 +1,120 @@
+"""The study from end to end at micro size: killed, resumed, and the same as one that was not."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ra3kit.errors import RecipeError, RunError
+from ra3kit.study.regime import Preset, Regime
+from ra3kit.study.run import Study, begin
+
+MICRO = Regime(
+    base_steps=12,
+    base_overrides=(
+        "model.config.hidden_size=16",
+        "model.config.num_hidden_layers=1",
+        "model.config.num_attention_heads=2",
+        "model.config.num_key_value_heads=1",
+        "model.config.intermediate_size=32",
+        "model.tokenizer.vocab_size=400",
+        "data.path=family:base:n=60:world=1",
+        "data.max_val_snippets=2",
+    ),
+    programs=24,
+    steps=3,
+    updates=1,
+    held_out=6,
+    rollouts=2,
+    tasks=3,
+    samples=2,
+    max_new_tokens=24,
+    gate=0.0,
+)
+TINY = Preset("micro", "for the tests", MICRO, (1, 2), ("base", "ntp", "oracle"), split="val", smoke=True)
+
+
+RUN = "import sys; sys.path.insert(0, sys.argv[2]); from test_study import small; small(sys.argv[1]).run()"
+
+
+def small(folder: Path | str, seeds: tuple[int, ...] = (1, 2), jobs: int = 1) -> Study:
+    """The micro study in a folder, new or gone on with."""
+    folder = Path(folder)
+    return begin(folder, TINY, seeds=seeds, bases=folder.parent / "bases", resume=True, jobs=jobs)
+
+
+def until(there: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait for a file that a process is to write."""
+    while not there.exists():
+        assert process.poll() is None, "it ended by itself"
+        time.sleep(0.02)
+
+
+def test_killed_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "study"
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(folder), str(Path(__file__).parent)])
+    until(folder / "seed-1" / "ntp" / "costs" / "001.json", process)  # the second arm is being trained
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = folder / "seed-1" / "base" / "result.json"
+    before = done.stat().st_mtime_ns
+    assert not (folder / "seed-1" / "ntp" / "result.json").exists()
+
+    study = small(folder, jobs=2)
+    assert [str(task) for task in study.tasks()][:2] == ["seed 1, ntp: training", "seed 1, ntp: measuring"]
+    study.run()
+    assert done.stat().st_mtime_ns == before
+    found = json.loads((folder / "results.json").read_text())
+    assert found["complete"] == [6, 6]
+    assert found["results"]["1"]["ntp"]["tries"] == 2
+    assert found["results"]["2"]["ntp"]["tries"] == 1
+    assert study.tasks() == []
+
+    oracle = found["results"]["2"]["oracle"]
+    assert oracle["agreement"]["q"]["named"] == 1
+    assert oracle["annotated"]["thoughts"] > 0
+    assert "ra3kit fit --recipe study/oracle" in oracle["commands"]["train"]
+    page = (folder / "report.html").read_text()
+    assert "a smoke run" in page
+    assert "not judged" in page
+    assert "about" in capsys.readouterr().out  # the time left
+
+    again = small(tmp_path / "again", (1,), 2)  # never interrupted: the same figures
+    again.arms = again.arms[:2]
+    again.run()
+    for arm in ("base", "ntp"):
+        first, second = found["results"]["1"][arm], again.results()[1][arm]
+        for key in ("held_out", "agreement", "sampled", "greedy", "m_step", "trained_tokens"):
+            assert first[key] == second[key], (arm, key)
+
+
+def test_a_job_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+    wrong = replace(TINY, regime=replace(MICRO, base_overrides=("model.config.hidden_size=3",)))
+    study = begin(tmp_path / "study", wrong, ["base"], (1,), bases=tmp_path / "bases")
+    with pytest.raises(RunError, match="seed 1, base: training failed with exit code 2"):
+        study.run()
+
+
+def test_a_folder_is_one_study(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    begin(folder, TINY)
+    with pytest.raises(RunError, match="--resume"):
+        begin(folder, TINY)
+    with pytest.raises(RunError, match=r"regime\.steps is 3, and now it would be 4"):
+        begin(folder, replace(TINY, regime=replace(MICRO, steps=4)), resume=True)
+    more = begin(folder, TINY, ["grpo-from-ra3"], (5,), resume=True)  # more arms and seeds are the same study
+    assert [arm.name for arm in more.arms] == ["base", "ra3", "grpo-from-ra3"]
+    assert begin(folder, TINY, resume=True).seeds == [5]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(RunError, match="something else"):
+        begin(tmp_path / "other", TINY)
+    with pytest.raises(RecipeError, match="Did you mean 'oracle'"):
+        begin(tmp_path / "new", TINY, ["orakle"])
