@@ -17,6 +17,7 @@ from ra3kit.errors import ModelError, nearest
 from ra3kit.hub import hub_advice
 from ra3kit.ranges import check_number
 from ra3kit.rollout import attention
+from ra3kit.runs import absent_model
 
 SIZES = {
     "vocab_size": 10_000_000,
@@ -53,6 +54,8 @@ def load_model(name: str, dtype: str, attention_name: str | None = attention.NAM
     except MemoryError:
         raise
     except Exception as error:  # a damaged folder fails in as many ways as there are model classes
+        if advice := absent_model(name):
+            raise ModelError(f"model {name!r}: {advice}") from error
         why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         what = "" if Path(name).exists() else hub_advice(f"hf download {name} --local-dir FOLDER", "model=FOLDER")
         raise ModelError(

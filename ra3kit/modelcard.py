@@ -253,8 +253,8 @@ def _reward(facts: Facts) -> Iterator[str]:
             part = max(1, len(known) // 10)
             first, last = (sum(values) / part for values in (known[:part], known[-part:]))
             yield (
-                f"{name.replace('_', ' ').capitalize()} of sampled answers to the training problems, mean over {part} of "
-                f"{len(curve)} steps: {first:.3f} at the beginning, {last:.3f} at the end."
+                f"{name.replace('_', ' ').capitalize()} of sampled answers to the training problems, mean over {part} "
+                f"of {len(curve)} steps: {first:.3f} at the beginning, {last:.3f} at the end."
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from ra3kit import __version__
 from ra3kit.errors import RunError
-from ra3kit.recipe import Recipe
+from ra3kit.recipe import Recipe, shipped
 
 FOLDER_VARIABLE = "RA3KIT_RUN_FOLDER"
 CHECKPOINT_VARIABLE = "RA3KIT_CHECKPOINT"
@@ -167,3 +168,23 @@ def _launcher() -> tuple[bool, bool]:
     size = int(variables.get("WORLD_SIZE") or variables.get("SLURM_NTASKS") or 1)
     rank = int(variables.get("RANK") or variables.get("SLURM_PROCID") or variables.get("NODE_RANK") or 0)
     return size > 1 or rank > 0, rank == 0
+
+
+def absent_model(name: str) -> str:
+    """What to do where a name is that of a run's model which is not there; "" where it is another name, or is there.
+
+    >>> absent_model("runs/tiny-base/001/model")
+    'there is no such folder. ra3kit fit --recipe tiny-base trains a model and leaves it in such a one.'
+    >>> absent_model("Qwen/Qwen2.5-1.5B")
+    ''
+    """
+    path = Path(name)
+    found = re.fullmatch(r"(?:.*/)?runs/(.+)/\d{3,}(?:/.*)?", path.as_posix())
+    if found is None or path.exists():
+        return ""
+    others = sorted(path.parent.parent.glob(f"*/{path.name}")) if path.name.startswith("model") else []
+    if others:
+        return f"there is no such folder. There is {others[-1]}."
+    if found[1] in shipped():
+        return f"there is no such folder. ra3kit fit --recipe {found[1]} trains a model and leaves it in such a one."
+    return f"there is no such folder. The run {found[1]!r} leaves it there when it has ended, if it has a RunReport."

@@ -1,4 +1,4 @@
-"""Two recipes that train in seconds on a corpus in `code/`: next-token prediction, and RA3."""
+"""Recipes that train in seconds: next-token prediction and RA3 on a corpus in `code/`, and GRPO."""
 
 from __future__ import annotations
 
@@ -41,6 +41,31 @@ model:
   callbacks:
     - {{class_path: ra3kit.callbacks.em_switch.EMSwitch, warmup_steps: 1, e_steps: 1, m_steps: 1}}
     - {{class_path: ra3kit.callbacks.report.RunReport}}
+"""
+RLVR = f"""\
+model:
+  class_path: ra3kit.rlvr.grpo.GRPOModule
+  policy:
+    {POLICY.format(pad="    ")}
+  reward: {{class_path: ra3kit.rlvr.rewards.VerifierReward, kind: binary}}
+  backend: {{class_path: ra3kit.rlvr.backend.EngineBackend, slots: 8}}
+  judge: {{class_path: ra3kit.rlvr.judge.Judge, workers: 1}}
+  group_size: 2
+  max_new_tokens: 8
+data:
+  class_path: ra3kit.rlvr.data.RLVRDataModule
+  path: ra3kit
+  against: []
+  prompts_per_step: 2
+  max_problems: 4
+trainer:
+  accelerator: cpu
+  devices: 1
+  max_epochs: -1
+  max_steps: 2
+  num_sanity_val_steps: 0
+  enable_model_summary: false
+  log_every_n_steps: 1
 """
 
 

@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from ra3kit.errors import DataError, TokenizerError, nearest
 from ra3kit.hub import hub_advice
 from ra3kit.ranges import check_number
+from ra3kit.runs import absent_model
 
 Rules = Literal["qwen2", "llama3", "gpt2"]
 
@@ -51,6 +52,8 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     except Exception as error:  # a damaged folder fails in as many ways as there are tokenizer classes
+        if advice := absent_model(name_or_path):
+            raise TokenizerError(f"model or tokenizer {name_or_path!r}: {advice}") from error
         why = (str(error).splitlines() or [type(error).__name__])[0]
         what = (
             ""

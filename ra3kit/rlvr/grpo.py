@@ -34,7 +34,7 @@ from ra3kit.rlvr.data import RLVRBatch
 from ra3kit.rlvr.judge import Judge
 from ra3kit.rlvr.losses import Advantage, Gate, Normalise, TokenLoss, advantages, has_signal, k3, weights
 from ra3kit.rlvr.metrics import answer_metrics
-from ra3kit.rlvr.rewards import Reward, VerifierReward
+from ra3kit.rlvr.rewards import Reward, VerifierReward, overlong
 from ra3kit.rlvr.rows import idle_row, packed_rows, row_loss, sampled_logps
 from ra3kit.rlvr.tasks import Answer, Groups, Task
 from ra3kit.rlvr.thoughts import (
@@ -162,6 +162,8 @@ class GRPOModule(L.LightningModule):
             )
         self.policy = policy
         self.reward: Reward = reward or VerifierReward()
+        if isinstance(self.reward, VerifierReward) and self.reward.overlong_buffer:
+            overlong(0, self.reward.overlong_buffer, max_new_tokens)  # an answer may be too short for it
         self.backend = backend or EngineBackend()
         self.judge = judge or Judge()
         self.group_size, self.max_new_tokens, self.temperature = group_size, max_new_tokens, temperature
@@ -200,6 +202,10 @@ class GRPOModule(L.LightningModule):
         """Start the judge, so that a machine without a sandbox says so now."""
         self.judge.open()
 
+    def on_train_start(self) -> None:
+        """Refuse a run without an end now, not after its first answers."""
+        self._total_steps()
+
     def teardown(self, stage: str) -> None:
         """End the judge; answers sampled ahead are of no use to another run."""
         self.judge.close()
@@ -212,6 +218,9 @@ class GRPOModule(L.LightningModule):
 
     def training_step(self, batch: RLVRBatch, batch_idx: int) -> None:
         """Sample what is missing, judge, and learn from the oldest step; logs `rlvr/*`."""
+        if not isinstance(batch, RLVRBatch):
+            given = type(getattr(self.trainer, "datamodule", None)).__name__
+            raise RecipeError(f"data: GRPOModule is trained on the batches of RLVRDataModule, not on those of {given}.")
         started = time.perf_counter()
         ahead = enumerate(zip(batch.steps, batch.visits, strict=True), batch.number)
         missing = [(number, tasks, visit) for number, (tasks, visit) in ahead if number not in self._sampled]

@@ -1,4 +1,4 @@
-"""A desk with a corpus and two recipes that train in seconds, and a way to see what is said of a mistake."""
+"""A desk with a corpus and recipes that train in seconds, and a way to see what is said of a mistake."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny_recipes import NTP, RA3, write_code
+from tiny_recipes import NTP, RA3, RLVR, write_code
 
 from ra3kit.cli import main
 
@@ -16,10 +16,11 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working folder: `code/`, `ntp.yaml`, `ra3.yaml`. What is imported from it is forgotten afterwards."""
+    """The working folder: `code/` and the recipes. What is imported from it is forgotten afterwards."""
     write_code(tmp_path / "code")
     (tmp_path / "ntp.yaml").write_text(NTP)
     (tmp_path / "ra3.yaml").write_text(RA3)
+    (tmp_path / "rlvr.yaml").write_text(RLVR)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before = set(sys.modules)
@@ -41,7 +42,7 @@ def refused(desk: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         assert len(lines) == 1, lines
         assert lines[0].startswith("error: ")
         made = {path for path in desk.rglob("*") if "__pycache__" not in path.parts} - set(before)
-        assert {path.relative_to(desk).as_posix() for path in made} <= {"runs", "runs/ntp", "runs/ra3"}
+        assert {path.relative_to(desk).as_posix() for path in made} <= {"runs", "runs/ntp", "runs/ra3", "runs/rlvr"}
         return lines[0]
 
     return run

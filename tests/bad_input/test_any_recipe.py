@@ -14,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, composite
-from tiny_recipes import NTP, RA3, write_code
+from tiny_recipes import NTP, RA3, RLVR, write_code
 
 from ra3kit.errors import RA3Error
 from ra3kit.recipe import load, shipped
@@ -34,7 +34,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert [path.name for path in folder.iterdir() if path.name != "x.yaml"] == ["code"]  # a plan writes nothing
 
 
-BASES = [yaml.safe_load(NTP), yaml.safe_load(RA3)]
+BASES = [yaml.safe_load(recipe) for recipe in (NTP, RA3, RLVR)]
 SHIPPED = [yaml.safe_load(path.read_text()) for path in shipped().values()]
 
 numbers = st.sampled_from(
@@ -45,6 +45,7 @@ WORDS = [
     *("collections.OrderedDict", "lightning.pytorch.LightningModule", "ra3kit.policy", "ra3kit.policy.BasePolicy"),
     *("ra3kit.callbacks.report.RunReport", "ra3kit.abstraction.prior.LatentPrior", "ra3kit.data.corpora.SourceFile"),
     *("${run.seed}", "${model}", "${", "${oc.env:NOPE}", "${oc.env:HOME}", "???", "code", "code/f0.py", "nowhere"),
+    *("ra3kit.rlvr.rewards.VerifierReward", "ra3kit.rlvr.judge.Judge", "segment", "partial", "chat", "mbpp"),
     *("hf:a/b", "cpu", "auto", "gpu", "ddp", "qwen2", "llama", "null", "1e-3", "[", "&a", "*a", "!!set", "%", "@"),
 ]
 words = st.text(max_size=6) | st.sampled_from(WORDS)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ra3kit.errors import DataError
+from ra3kit.ranges import check_number
 from ra3kit.rlvr.problems.rows import Rejected
 from ra3kit.verify.problem import Calls, Streams
 
@@ -21,14 +23,21 @@ class Caps:
     """What is kept of one record. What goes over is counted, never dropped in silence.
 
     Args:
-        record: bytes of a record in its file; a longer one is rejected.
-        tests: tests of a problem; of more, so many evenly spaced ones are kept, since the first are often the easiest.
-        test_bytes: characters of all its tests; the longest are left out above that.
+        record: bytes of a record in its file, >= 1; a longer one is rejected.
+        tests: tests of a problem, >= 1; of more, so many evenly spaced ones are kept: the first are often the easiest.
+        test_bytes: characters of all its tests, >= 1; the longest are left out above that.
+
+    Raises:
+        DataError: a number out of range.
     """
 
     record: int = 64 * 2**20
     tests: int = 200
     test_bytes: int = 8 * 2**20
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_number(f"data.caps.{name}", value, least=1, whole=True, error=DataError)
 
 
 def parsed(value: Any, name: str) -> Any:
