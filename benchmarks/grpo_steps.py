@@ -219,6 +219,7 @@ def train(
     keep: bool = False,
     judge: Judge | None = None,
     slots: int = 64,
+    precision: Any = "32-true",
     **settings: Any,
 ) -> Outcome:
     """Train with the kit.
@@ -230,6 +231,7 @@ def train(
         keep: keep gradients and weights.
         judge: default one that runs nothing.
         slots: of the engine.
+        precision: of Lightning's Trainer.
         settings: of GRPOModule.
     """
     outcome = Outcome(Ticks())
@@ -239,6 +241,7 @@ def train(
     module = GRPOModule(policy, backend=backend, judge=judge or Told(), **settings)
     trainer = L.Trainer(
         accelerator="cpu",
+        precision=precision,
         max_epochs=1,
         logger=TensorBoardLogger(str(folder), name="run"),
         log_every_n_steps=1,
