@@ -216,6 +216,10 @@ class GRPOModule(L.LightningModule):
         """One that calls `teardown` where a run ends by an error or by Ctrl-C, which a module is not told of."""
         return [_TearDownOnException()]
 
+    def transfer_batch_to_device(self, batch: RLVRBatch, device: torch.device, dataloader_idx: int) -> RLVRBatch:
+        """Tasks hold no tensors; also where a plain loader gives them."""
+        return batch
+
     def training_step(self, batch: RLVRBatch, batch_idx: int) -> None:
         """Sample what is missing, judge, and learn from the oldest step; logs `rlvr/*`."""
         if not isinstance(batch, RLVRBatch):

@@ -65,8 +65,8 @@ class Answer:
         verdict: None until it is known.
         reward: None where nothing is known about the program (verdict internal or refused): such an answer is neither
             trained on nor part of its group's baseline.
-        outcome: whether it is a success; None where nothing is known.
         advantage: of each sampled token; None where it is not trained on.
+        outcome: whether it is a success; None where nothing is known.
     """
 
     task: Task
@@ -75,8 +75,8 @@ class Answer:
     program: str
     verdict: Verdict | None = None
     reward: float | None = None
-    outcome: bool | None = None
     advantage: Float[np.ndarray, " tokens"] | None = field(default=None, repr=False)
+    outcome: bool | None = None
 
 
 Groups = Sequence[Sequence[Answer]]
