@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := ra3kit tests benchmarks examples docs/_hooks
 PYTEST := $(BIN)/python -m pytest
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-slow test-gpu check format docs docs-serve clean distclean
@@ -38,8 +39,8 @@ install: $(VENV)/.stamp-run ## create .venv and install ra3kit with the tested v
 quickstart: $(VENV)/.stamp-run ## install, then mid-train a small model with RA3 and with NTP (under 8 minutes on 2 cores)
 	$(BIN)/ra3kit fit --recipe quickstart
 
-test: $(VENV)/.stamp-dev ## the fast tests
-	$(PYTEST) -m "not slow and not gpu" --timeout=120
+test: $(VENV)/.stamp-dev ## the fast tests, JOBS files at a time
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" --timeout=120 -n $(JOBS) --dist loadfile
 
 test-slow: $(VENV)/.stamp-dev ## the longer checks
 	$(PYTEST) -m slow --timeout=900
