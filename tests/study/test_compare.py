@@ -130,4 +130,4 @@ def test_a_report_of_nothing_yet() -> None:
     about = {"preset": "full", "regime": {}, "split": "val", "seeds": [1], "begun": "now", "commands": []}
     empty = summary(full, about, {"base": ARMS["base"]}, {1: {}})
     assert empty["complete"] == [0, 1]
-    assert [section.title for section in sections_of(empty, [])][0] == "Study, preset full"
+    assert next(section.title for section in sections_of(empty, [])) == "Study, preset full"

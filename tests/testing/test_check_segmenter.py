@@ -91,7 +91,9 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize("segmenter", [PythonLines(), PythonLines("own"), PythonStatements()], ids=str)
+@pytest.mark.parametrize(
+    "segmenter", [PythonLines(), PythonLines("own"), PythonStatements()], ids=["lines", "own", "statements"]
+)
 def test_sound_segmenters_pass(segmenter: ActionSegmenter, stdlib_texts: list[tuple[str, str]]) -> None:
     report = check_segmenter(segmenter, [text for _, text in stdlib_texts[:1] if len(text) < 4000])
     assert "harmless" in report.checked
