@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from ra3kit.data.packing import PackedBatch, StepBatch, idle_row, pack_rows
 from ra3kit.data.tokenizer import TokenizerSpec, resolve_tokenizer
 from ra3kit.data.trajectory import THOUGHT, Trajectory
-from ra3kit.errors import ModelError
+from ra3kit.errors import ModelError, RecipeError
 from ra3kit.loading import check_model, fresh_model, load_model
 from ra3kit.loss import summed_nats
 from ra3kit.metrics import TokenRatio
@@ -139,6 +139,11 @@ class BasePolicy(L.LightningModule):
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         """One optimizer step of NTP; logs `ntp/*`."""
+        if not isinstance(batch, StepBatch):
+            given = type(getattr(self.trainer, "datamodule", None)).__name__
+            raise RecipeError(
+                f"data: BasePolicy is trained on the steps of TrajectoryDataModule, not on those of {given}."
+            )
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         total = steps_of_run(self.trainer)

@@ -304,6 +304,11 @@ def test_the_reward_rises(settings: dict[str, Any], tmp_path: Path) -> None:
     assert np.mean(rewards[-4:]) > np.mean(rewards[:4]) + 0.3
 
 
+def test_next_token_prediction_is_not_trained_on_tasks(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"BasePolicy .* not on those of SmallData"):
+        run(tmp_path, ending_policy(), 1)  # type: ignore[arg-type]
+
+
 # ---- for people -----------------------------------------------------------------------------------------------------
 
 
