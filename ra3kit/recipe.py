@@ -82,7 +82,7 @@ def find(name_or_file: str) -> Path:
     if path.suffix in SUFFIXES:
         raise RecipeError(f"No recipe file {name_or_file!r} (looked in {path.absolute().parent}).")
     raise RecipeError(
-        f"No recipe {name_or_file!r}.{nearest(name_or_file, names)} Recipes: {', '.join(names) or 'none'}. "
+        f"No recipe {name_or_file!r}.{nearest(name_or_file, names)} `ra3kit ls` lists the {len(names)} that there are. "
         "A recipe of your own is given by its path, with .yaml at the end."
     )
 
