@@ -129,7 +129,7 @@ _ARMS = (
             sweep="programs",
             x=n,
         )
-        for n in (375, 750, 3000)
+        for n in (150, 600, 1500)
         for of in ("ntp", "ra3")
     ),
 )

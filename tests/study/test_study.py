@@ -60,7 +60,7 @@ def until(there: Path, process: subprocess.Popen[bytes]) -> None:
 def test_killed_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "study"
     process = subprocess.Popen([sys.executable, "-c", RUN, str(folder), str(Path(__file__).parent)])
-    until(folder / "seed-1" / "ntp" / "costs" / "001.json", process)  # the second arm is being trained
+    until(folder / "seed-1" / "ntp" / "run" / "recipe.yaml", process)  # the second arm is being trained
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = folder / "seed-1" / "base" / "result.json"
