@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from ra3kit.ranges import check_number
     from ra3kit.study.regime import preset_of
     from ra3kit.study.report import HTML
-    from ra3kit.study.run import begin, developing, words
+    from ra3kit.study.run import Clock, begin, developing, words
 
     check_number("--jobs", args.jobs, least=1, whole=True, error=RunError)
     preset = preset_of(args.preset)
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     bases = None if args.bases is None else Path(args.bases)
     study = begin(folder, preset, args.arms, args.seeds, args.resume, bases, args.jobs)
     left = study.tasks()
-    minutes = sum(task.minutes for task in left) / args.jobs
+    minutes = Clock(args.jobs, preset.pace).left(left)
     print(f"{'study':<11} {preset.name}: {preset.about}")
     print(f"{'arms':<11} {', '.join(arm.name for arm in study.arms)}")
     print(f"{'seeds':<11} {', '.join(map(str, study.seeds))}")

@@ -72,50 +72,51 @@ class Arm:
 
 
 TRAINED = {"programs": "programs", "steps": "steps"}
-Q = {**TRAINED, "updates": "updates", "c": "c"}
+EM = {"programs": "programs", "steps": "m_steps", "iterations": "iterations"}
+Q = {**EM, "updates": "updates", "c": "c"}
 
 _ARMS = (
-    Arm("base", "pretrained on sloppy, commented programs; where all others start", "tiny-base", "", minutes=4),
-    Arm("ntp", "next-token prediction on the expert corpus", "study/ntp", takes=TRAINED, minutes=1),
-    Arm("ra3", "RA3 with a causal posterior, as in the paper", "study/ra3", takes=Q, minutes=3),
-    Arm("ra3-hindsight", "RA3 with a posterior that sees coming lines", "study/ra3-hindsight", takes=Q, minutes=4),
+    Arm("base", "pretrained on sloppy, commented programs; where all others start", "tiny-base", "", minutes=2.5),
+    Arm("ntp", "next-token prediction on the expert corpus", "study/ntp", takes=TRAINED, minutes=0.5),
+    Arm("ra3", "RA3 with a causal posterior, as in the paper", "study/ra3", takes=Q, minutes=1.5),
+    Arm("ra3-hindsight", "RA3 with a posterior that sees coming lines", "study/ra3-hindsight", takes=Q, minutes=2),
     Arm(
         "resampled",
         "no RL: the best of 8 draws by likelihood annotates",
         "study/resampled",
-        takes={**TRAINED, "c": "c"},
-        minutes=3,
+        takes={**EM, "c": "c"},
+        minutes=0.7,
     ),
     Arm(
         "brite",
         "BRiTE-style: one thought for the program, one reward",
         "study/brite",
-        takes={**TRAINED, "updates": "updates"},
-        minutes=3,
+        takes={**EM, "updates": "updates"},
+        minutes=1,
     ),
     Arm(
         "every-line",
         "a thought before every line",
         "study/every-line",
-        takes={**TRAINED, "updates": "updates"},
-        minutes=6,
+        takes={**EM, "updates": "updates"},
+        minutes=2,
     ),
-    Arm("random", "control: thoughts in random places", "study/random", takes=TRAINED, minutes=1.5),
-    Arm("oracle", "upper bound: the true intents at their lines", "study/oracle", takes=TRAINED, minutes=1.5),
+    Arm("random", "control: thoughts in random places", "study/random", takes=EM, minutes=0.5),
+    Arm("oracle", "upper bound: the true intents at their lines", "study/oracle", takes=EM, minutes=0.5),
     Arm(
         "ntp-compute",
         "next-token prediction for as many CPU seconds as RA3 took",
         "study/ntp",
         takes=TRAINED,
         matched="ra3",
-        minutes=3,
+        minutes=1.5,
     ),
     *(
-        Arm(f"grpo-from-{start}", f"GRPO from {start}", "study/grpo", start, {"steps": "grpo_steps"}, minutes=6)
+        Arm(f"grpo-from-{start}", f"GRPO from {start}", "study/grpo", start, {"steps": "grpo_steps"}, minutes=3.5)
         for start in ("base", "ntp", "ra3")
     ),
     *(
-        Arm(f"c={c:g}", f"RA3 with c = {c:g}", "study/ra3", takes=Q, sets={"c": c}, minutes=3, sweep="c", x=c)
+        Arm(f"c={c:g}", f"RA3 with c = {c:g}", "study/ra3", takes=Q, sets={"c": c}, minutes=1.5, sweep="c", x=c)
         for c in (0, 0.25, 4, 16)
     ),
     *(
@@ -125,7 +126,7 @@ _ARMS = (
             f"study/{of}",
             takes=Q if of == "ra3" else TRAINED,
             sets={"programs": n},
-            minutes=3 if of == "ra3" else 1,
+            minutes=1.5 if of == "ra3" else 0.5,
             sweep="programs",
             x=n,
         )

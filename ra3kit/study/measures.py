@@ -157,7 +157,7 @@ def of_run(run: Path, corpus: str, regime: Regime) -> dict[str, Any]:
     if "rlvr/reward" in curves:
         rewards = curves["rlvr/reward"].finite().values.tolist()
         found["rlvr"] = asdict(curve_measures(rewards, regime.threshold, regime.window)) | {"rewards": rewards}
-    store = run / "store" / "iteration-0"
+    store = run / "store" / f"iteration-{regime.iterations - 1}"  # what the last M-step was trained on
     if (store / "manifest.json").is_file():
         annotated = BootstrappedStore.open(store)
         found["annotated"] = annotated.stats()

@@ -34,7 +34,7 @@ from ra3kit.study.jobs import Jobs, cost
 from ra3kit.study.regime import Preset, Regime
 
 STUDY, RESULT, RESULTS = "study.json", "result.json", "results.json"
-MEASURE_MINUTES = 1.5
+MEASURE_MINUTES = 0.7
 """Of one CPU core, about, to measure an arm."""
 LAST_LINES = 12
 """Of a log, shown when its job failed."""
@@ -156,7 +156,7 @@ class Study:
         Raises:
             RunError: a job failed. What is done stays done.
         """
-        waiting, jobs, clock = self.tasks(), Jobs(), Clock(self.jobs)
+        waiting, jobs, clock = self.tasks(), Jobs(), Clock(self.jobs, self.preset.pace)
         try:
             while waiting or jobs.running:
                 free = self.jobs - len(jobs.running)
@@ -388,10 +388,11 @@ class Clock:
 
     Args:
         jobs: at a time.
+        pace: of minutes taken to minutes expected, until something is done.
     """
 
-    def __init__(self, jobs: int) -> None:
-        self.jobs = jobs
+    def __init__(self, jobs: int, pace: float = 1.0) -> None:
+        self.jobs, self.pace = jobs, pace
         self.begun: dict[Task, float] = {}
         self.expected = self.taken = 0.0
 
@@ -406,7 +407,7 @@ class Clock:
 
     def left(self, tasks: Sequence[Task]) -> float:
         """Minutes until these are done."""
-        rate = self.taken / self.expected if self.expected else 1.0
+        rate = self.taken / self.expected if self.expected else self.pace
         return rate * sum(task.minutes for task in tasks) / self.jobs
 
 

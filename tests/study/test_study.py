@@ -29,7 +29,7 @@ MICRO = Regime(
         "data.max_val_snippets=2",
     ),
     programs=24,
-    steps=3,
+    steps=4,
     updates=1,
     held_out=6,
     rollouts=2,
@@ -107,8 +107,8 @@ def test_a_folder_is_one_study(tmp_path: Path) -> None:
     begin(folder, TINY)
     with pytest.raises(RunError, match="--resume"):
         begin(folder, TINY)
-    with pytest.raises(RunError, match=r"regime\.steps is 3, and now it would be 4"):
-        begin(folder, replace(TINY, regime=replace(MICRO, steps=4)), resume=True)
+    with pytest.raises(RunError, match=r"regime\.steps is 4, and now it would be 6"):
+        begin(folder, replace(TINY, regime=replace(MICRO, steps=6)), resume=True)
     more = begin(folder, TINY, ["grpo-from-ra3"], (5,), resume=True)  # more arms and seeds are the same study
     assert [arm.name for arm in more.arms] == ["base", "ra3", "grpo-from-ra3"]
     assert begin(folder, TINY, resume=True).seeds == [5]
