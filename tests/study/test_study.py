@@ -57,6 +57,7 @@ def until(there: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.timeout(400)  # a whole study, several times begun
 def test_killed_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "study"
     process = subprocess.Popen([sys.executable, "-c", RUN, str(folder), str(Path(__file__).parent)])
