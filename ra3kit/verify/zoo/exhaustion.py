@@ -535,6 +535,7 @@ def thread_bomb() -> str:
                     most = max(most, threading.active_count())  # where starting is slow, the first may have ended
             except RuntimeError:
                 pass
+            time.sleep(1)  # where threads are watched, not counted by the kernel, they are seen when they stay
             return most > 64
     """
 
