@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from ra3kit.abstraction.credit import check_choice
 from ra3kit.abstraction.em import RA3Module
 from ra3kit.callbacks.latent_monitor import indent, log_scalars, log_text
 from ra3kit.errors import AbsentData, RecipeError
@@ -26,6 +25,7 @@ from ra3kit.evaluation.samples import Sample, Samples
 from ra3kit.evaluation.sampling import Sampling, prompts_too_long, sample
 from ra3kit.evaluation.score import Results, check_ks, score, write
 from ra3kit.policy import BasePolicy
+from ra3kit.ranges import check_choice
 from ra3kit.ranks import gather, rank, world_size
 from ra3kit.rlvr.grpo import GRPOModule
 from ra3kit.sharding import gathered

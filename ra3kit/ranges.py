@@ -1,12 +1,12 @@
-"""One check for every numeric setting: in range, finite, whole where it counts something."""
+"""One check for every numeric setting (in range, finite, whole where it counts), and one for every choice of words."""
 
 from __future__ import annotations
 
 import math
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
-from ra3kit.errors import RA3Error, RecipeError
+from ra3kit.errors import RA3Error, RecipeError, nearest
 
 
 def check_number(
@@ -55,3 +55,12 @@ def check_number(
     kind = "a whole number" if whole else "a finite number"
     null = ", or null" if optional else ""
     raise error(f"{key}={value!r}: must be {kind}{f' {limits}' if limits else ''}{null}.")
+
+
+def check_choice(key: str, value: str, kind: object) -> None:
+    """Raise RecipeError unless `value` is one of the strings of the Literal `kind`."""
+    allowed = get_args(kind)
+    if value not in allowed:
+        raise RecipeError(
+            f"{key} = {value!r} is none of {', '.join(map(repr, allowed))}.{nearest(str(value), allowed)}"
+        )

@@ -6,13 +6,14 @@ stands on padding, NaN included, is never read). Rewards are in nats, or nats pe
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ra3kit.errors import RecipeError, nearest
+from ra3kit.errors import RecipeError
+from ra3kit.ranges import check_choice
 
 Scale = Literal["line_sum", "token_mean"]
 """Unit of a line's reward: nats over the whole line, or nats per token of the line."""
@@ -20,15 +21,6 @@ Credit = Literal["return_to_go", "immediate", "whole"]
 """Which lines' rewards a latent is credited with."""
 Baseline = Literal["loo", "mean", "none"]
 """What is subtracted from a return: the mean of the other rollouts, of all rollouts, or nothing."""
-
-
-def check_choice(key: str, value: str, kind: object) -> None:
-    """Raise RecipeError unless `value` is one of the strings of the Literal `kind`."""
-    allowed = get_args(kind)
-    if value not in allowed:
-        raise RecipeError(
-            f"{key} = {value!r} is none of {', '.join(map(repr, allowed))}.{nearest(str(value), allowed)}"
-        )
 
 
 def line_reward(line_logp: Float[Tensor, "*b n"], line_tokens: Int[Tensor, "*b n"], scale: Scale) -> Tensor:

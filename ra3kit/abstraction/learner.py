@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ra3kit.abstraction.bound import elbo_terms
-from ra3kit.abstraction.credit import Baseline, Credit, Scale, check_baseline, check_choice, check_credit
+from ra3kit.abstraction.credit import Baseline, Credit, Scale, check_baseline, check_credit
 from ra3kit.abstraction.estep import LineTable, credits, line_table, policy_gradient
 from ra3kit.abstraction.posterior import LatentPosterior, pi_logps
 from ra3kit.abstraction.prior import LatentPrior
@@ -26,7 +26,7 @@ from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import RecipeError, RunError
 from ra3kit.optimize import Optimization, average_gradients, backward, clip_gradients, set_lr
 from ra3kit.policy import BasePolicy, score
-from ra3kit.ranges import check_number
+from ra3kit.ranges import check_choice, check_number
 from ra3kit.ranks import gather, summed, world_size
 from ra3kit.rollout import Rollout, line_logps
 from ra3kit.sharding import gathered, is_sharded, run

@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.special import entr, xlogy
 
-from ra3kit.abstraction.credit import Scale, check_choice
+from ra3kit.abstraction.credit import Scale
 from ra3kit.errors import RecipeError, RunError
+from ra3kit.ranges import check_choice
 
 
 class LatentPrior(L.LightningModule, ABC):

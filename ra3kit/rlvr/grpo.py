@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import lightning as L
 import numpy as np
@@ -22,19 +20,19 @@ from jaxtyping import Float
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from ra3kit.abstraction.credit import check_choice
 from ra3kit.errors import RecipeError, RolloutError
 from ra3kit.latents import token_bytes
 from ra3kit.optimize import average_gradients, backward, clip_gradients, set_lr, steps_of_run
 from ra3kit.policy import BasePolicy, gathered_bytes, parameter_counts, training_memory
-from ra3kit.ranges import check_number
+from ra3kit.ranges import check_choice, check_number
 from ra3kit.ranks import gather, summed, world_size
-from ra3kit.rlvr.backend import EngineBackend, Request, RolloutBackend
+from ra3kit.rlvr.backend import EngineBackend, RolloutBackend
 from ra3kit.rlvr.data import RLVRBatch
+from ra3kit.rlvr.draws import Drawing, Draws, draw, restored, saved
 from ra3kit.rlvr.judge import Judge
-from ra3kit.rlvr.losses import Advantage, Gate, Normalise, TokenLoss, advantages, has_signal, k3, weights
-from ra3kit.rlvr.metrics import answer_metrics
-from ra3kit.rlvr.rewards import Reward, VerifierReward, overlong
+from ra3kit.rlvr.losses import Advantage, Gate, Normalise, TokenLoss, advantages, has_signal, weights
+from ra3kit.rlvr.metrics import UpdateMetrics, answer_metrics
+from ra3kit.rlvr.rewards import Reward, VerifierReward
 from ra3kit.rlvr.rows import idle_row, packed_rows, row_loss, sampled_logps
 from ra3kit.rlvr.tasks import Answer, Groups, Task
 from ra3kit.rlvr.thoughts import (
@@ -44,13 +42,14 @@ from ra3kit.rlvr.thoughts import (
     thought_sums,
     thoughts_of,
 )
-from ra3kit.rollout.jobs import Completion
 from ra3kit.sharding import gathered, is_sharded, shard_models
-from ra3kit.verify.problem import JUDGED, Verdict
+from ra3kit.verify.problem import JUDGED
 
 Credit = Literal["answer", "segment"]
 """answer: every token of an answer has the answer's advantage. segment: each stretch of an answer from one place where
 a thought could begin to the next has one of its own, see `ra3kit.rlvr.thoughts.segment_advantages`."""
+
+T = TypeVar("T")
 
 HISTORY = ("reward", "pass_rate", "entropy", "completions/mean_length")
 """What is kept of every step for the report of the run."""
@@ -61,24 +60,6 @@ SETTINGS = (
     *("updates_per_batch", "minibatches", "staleness", "seed"),
 )
 """What a report says of how a run was trained."""
-
-
-@dataclass
-class Sampled:
-    """A step's answers on this process, sampled and being judged.
-
-    Args:
-        answers: group by group, `group_size` each.
-        verdicts: of the answers, in their order.
-        version: optimizer steps that the weights had seen which sampled them.
-        old: log-probabilities of each answer's tokens under those weights by the trainer's own pass; empty where the
-            update makes that pass anyway.
-    """
-
-    answers: list[Answer]
-    verdicts: list[Future[Verdict]]
-    version: int
-    old: list[Float[np.ndarray, " tokens"]]
 
 
 class GRPOModule(L.LightningModule):
@@ -162,8 +143,7 @@ class GRPOModule(L.LightningModule):
             )
         self.policy = policy
         self.reward: Reward = reward or VerifierReward()
-        if isinstance(self.reward, VerifierReward) and self.reward.overlong_buffer:
-            overlong(0, self.reward.overlong_buffer, max_new_tokens)  # an answer may be too short for it
+        self.reward.check(max_new_tokens)
         self.backend = backend or EngineBackend()
         self.judge = judge or Judge()
         self.group_size, self.max_new_tokens, self.temperature = group_size, max_new_tokens, temperature
@@ -176,7 +156,7 @@ class GRPOModule(L.LightningModule):
         self.last_answers: list[list[Answer]] = []
         self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
         self._texts: list[bytes | None] | None = None
-        self._sampled: dict[int, Sampled] = {}
+        self._sampled: dict[int, Draws] = {}
         self._restored: dict[int, dict[tuple[str, int], dict[str, Any]]] = {}
 
     @property
@@ -279,80 +259,45 @@ class GRPOModule(L.LightningModule):
         """Whether answers are trained on by other weights than those that sampled them."""
         return self.staleness > 0 or self.updates_per_batch * self.minibatches > 1
 
-    def _one_step(self, number: int, tasks: Sequence[Task], visit: int) -> Sampled:
-        g = self.group_size
-        answers: dict[int, Answer] = {}
-        verdicts: dict[int, Future[Verdict]] = {}
-
-        def keep(index: int, completion: Completion) -> None:
-            task = tasks[index // g]
-            answers[index] = answer = Answer(task, index % g, completion, task.program(completion.text))
-            verdicts[index] = self.judge.submit(answer.program, task.problem, self.reward.stop_early)
-
-        places = range(len(tasks) * g)
-        restored = self._restored.pop(number, {})
-        wanted = [(tasks[i // g].problem.id, i % g) for i in places]
-        version, old = self.trainer.global_step, []
-        if all(name in restored for name in wanted):
-            for i, name in enumerate(wanted):
-                state = restored[name]
-                keep(i, Completion(**state["completion"]))
-                version = state["version"]
-                old += [] if state["old"] is None else [np.asarray(state["old"], np.float32)]
-        else:
-            requests = [
-                Request(tasks[i // g].prompt, f"{wanted[i][0]}\0{visit}\0{i % g}", tasks[i // g].stops) for i in places
-            ]
-            self.backend.sample(requests, self.seed, self.max_new_tokens, self.temperature, keep)
+    def _one_step(self, number: int, tasks: Sequence[Task], visit: int) -> Draws:
+        how = Drawing(
+            self.group_size, self.seed, str(visit), self.max_new_tokens, self.temperature, self.reward.stop_early
+        )
+        draws = restored(self.judge, tasks, how, self._restored.pop(number, {}))
+        if draws is None:
+            draws = draw(self.backend, self.judge, tasks, how)
             if self._needs_old:
-                pairs = [ids_of(answers[i]) for i in places]
-                old = sampled_logps(self.policy.model, pairs, self.temperature, self.tokens_per_forward)
-        return Sampled([answers[i] for i in places], [verdicts[i] for i in places], version, old)
+                pairs = [ids_of(answer) for answer in draws.answers]
+                draws.old = sampled_logps(self.policy.model, pairs, self.temperature, self.tokens_per_forward)
+        return draws
 
-    def _judged(self, step: Sampled) -> list[list[Answer]]:
+    def _judged(self, step: Draws) -> list[list[Answer]]:
         """Wait for the verdicts, and give rewards."""
-        problems = [answer.task.problem for answer in step.answers]
-        verdicts = self.judge.wait(list(zip(step.verdicts, problems, strict=True)))
-        for answer, verdict in zip(step.answers, verdicts, strict=True):
+        for answer, verdict in zip(step.answers, step.judged(self.judge), strict=True):
             answer.verdict = verdict
             if verdict.status in JUDGED:
                 answer.reward = self.reward(answer, self.max_new_tokens)
                 answer.outcome = self.reward.outcome(answer)
-        g = self.group_size
-        return [step.answers[at : at + g] for at in range(0, len(step.answers), g)]
+        return grouped(step.answers, self.group_size)
 
     def pass_rates(self, tasks: Sequence[Task], samples: int, seed: int) -> list[tuple[int, int]]:
         """How many of so many answers to each task pass, and how many were judged, with the weights as they are.
 
         On several processes each measures tasks of its own; all must call it.
         """
-        passed = [[0, 0] for _ in tasks]
-        futures: list[tuple[int, Future[Verdict]]] = []
-
-        def keep(index: int, completion: Completion) -> None:
-            task = tasks[index // samples]
-            program = task.program(completion.text)
-            futures.append((index // samples, self.judge.submit(program, task.problem)))
-
-        requests = [
-            Request(task.prompt, f"{task.problem.id}\0pass rate\0{i}", task.stops)
-            for task in tasks
-            for i in range(samples)
-        ]
         self.judge.open()
         self._refresh()
+        how = Drawing(samples, seed, "pass rate", self.max_new_tokens, self.temperature)
         with self.backend.session():
-            if requests:
-                self.backend.sample(requests, seed, self.max_new_tokens, self.temperature, keep)
-        verdicts = self.judge.wait([(future, tasks[place].problem) for place, future in futures])
-        for (place, _), verdict in zip(futures, verdicts, strict=True):
-            passed[place][0] += verdict.status == "pass"
-            passed[place][1] += verdict.status in JUDGED
-        return [(good, all_of_them) for good, all_of_them in passed]
+            draws = draw(self.backend, self.judge, tasks, how)
+        statuses = [verdict.status for verdict in draws.judged(self.judge)]
+        return [
+            (group.count("pass"), sum(status in JUDGED for status in group)) for group in grouped(statuses, samples)
+        ]
 
     # ---- learning -------------------------------------------------------------------------------------------------
 
-    def _learn(self, step: Sampled, groups: Groups) -> dict[str, float]:
+    def _learn(self, step: Draws, groups: Groups) -> dict[str, float]:
         """Advantages, then the optimizer steps of this batch; metrics of all processes."""
         found = {id(answer): self._thoughts(answer) for answer in step.answers}
         kept = [group for group in groups if self._has_signal(group)]
@@ -423,7 +368,7 @@ class GRPOModule(L.LightningModule):
         model.train()
         weight = weights(lengths, self.normalise, self.max_new_tokens, tokens, count)
         reference = self._reference(pairs)
-        totals = Totals()
+        totals = UpdateMetrics(with_kl="reference" in self.frozen)
         rows = list(packed_rows(pairs, self.tokens_per_forward, self.device))
         most = max(gather(len(rows)))
         for places, row in rows:
@@ -486,11 +431,7 @@ class GRPOModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The answers that were sampled ahead go along: other weights would give others. Verdicts are made again."""
-        own = [
-            answer_state(number, step, place)
-            for number, step in self._sampled.items()
-            for place in range(len(step.answers))
-        ]
+        own = [entry | {"step": number} for number, draws in self._sampled.items() for entry in saved(draws)]
         everywhere = [entry for part in gather(own) for entry in part]
         checkpoint["rlvr"] = {"history": self.history, "sampled": everywhere}
 
@@ -537,9 +478,7 @@ class GRPOModule(L.LightningModule):
         memory: dict[str, Any] = dict(vars(own))
         if self.frozen:
             memory["reference"] = own.weights
-        most = (
-            2 * self.max_new_tokens if self.max_positions is None else min(self.max_positions, 2 * self.max_new_tokens)
-        )
+        most = min(self.max_positions or 2**62, 2 * self.max_new_tokens)
         if slots := self.backend.memory(self.policy.model, most):
             memory[f"sampling, {most:,} tokens a slot"] = slots
         if shards > 1:
@@ -557,55 +496,6 @@ def ids_of(answer: Answer) -> tuple[list[int], list[int]]:
     return answer.task.prompt, answer.completion.ids
 
 
-def answer_state(number: int, step: Sampled, place: int) -> dict[str, Any]:
-    """What a checkpoint keeps of one answer of a step that was sampled ahead."""
-    answer = step.answers[place]
-    return {
-        "step": number,
-        "problem": answer.task.problem.id,
-        "number": answer.number,
-        "version": step.version,
-        "completion": vars(answer.completion),
-        "old": step.old[place].tolist() if step.old else None,
-    }
-
-
-class Totals:
-    """Sums over the tokens of an update on this process."""
-
-    def __init__(self) -> None:
-        self.sums = dict.fromkeys(("loss", "entropy", "kl", "low", "high", "gap", "importance"), 0.0)
-        self.largest = 0.0
-        self.has_kl = False
-
-    def add(self, terms: TokenLoss, loss: float, logps: Tensor, entropies: Tensor) -> None:
-        """One row: its loss, and log-probability and entropy of its targets."""
-        assert terms.sampler is not None
-        low, high = terms.is_clipped(logps)
-        gap = ((logps if terms.old is None else terms.old) - terms.sampler).abs()
-        self.sums["loss"] += loss
-        self.sums["entropy"] += float(entropies.sum())
-        self.sums["low"] += float(low.sum())
-        self.sums["high"] += float(high.sum())
-        self.sums["gap"] += float(gap.sum())
-        self.sums["importance"] += float(terms.importance(logps).sum())
-        self.largest = max(self.largest, float(gap.max()))
-        if terms.reference is not None:
-            self.has_kl = True
-            self.sums["kl"] += float(k3(logps, terms.reference).sum())
-
-    def means(self, tokens: int) -> dict[str, float]:
-        """Means over the tokens of all processes, by tag."""
-        world = summed(self.sums)
-        largest = max(gather(self.largest))
-        means = {name: world[name] / tokens for name in world}
-        kl = {"kl": means["kl"]} if self.has_kl else {}
-        return kl | {
-            "loss": world["loss"],
-            "entropy": means["entropy"],
-            "clip_ratio/low_mean": means["low"],
-            "clip_ratio/high_mean": means["high"],
-            "logp_gap_mean": means["gap"],
-            "logp_gap_max": largest,
-            "is_weight_mean": means["importance"],
-        }
+def grouped(items: Sequence[T], size: int) -> list[list[T]]:
+    """Consecutive groups of one size."""
+    return [list(items[at : at + size]) for at in range(0, len(items), size)]

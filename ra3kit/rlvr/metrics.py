@@ -1,12 +1,14 @@
-"""What the answers of a step look like, over all processes: rewards, verdicts, lengths, groups."""
+"""What the answers of a step look like, and what an update did, over all processes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
 
-from ra3kit.ranks import summed
+from ra3kit.ranks import gather, summed
+from ra3kit.rlvr.losses import TokenLoss, k3
 from ra3kit.rlvr.tasks import Answer, Groups
 from ra3kit.verify.problem import STATUSES
 
@@ -61,3 +63,47 @@ def answer_metrics(groups: Groups, kept: Groups, trained: Groups) -> dict[str, f
 def outcomes(group: Sequence[Answer]) -> set[bool]:
     """The outcomes there are among the judged answers of a group."""
     return {answer.outcome for answer in group if answer.outcome is not None}
+
+
+class UpdateMetrics:
+    """Sums over the tokens of one optimizer step on this process.
+
+    Args:
+        with_kl: whether there is a reference; the same on every process, also on one that has no tokens.
+    """
+
+    def __init__(self, with_kl: bool = False) -> None:
+        self.sums = dict.fromkeys(("loss", "entropy", "kl", "low", "high", "gap", "importance"), 0.0)
+        self.largest = 0.0
+        self.with_kl = with_kl
+
+    def add(self, terms: TokenLoss, loss: float, logps: Tensor, entropies: Tensor) -> None:
+        """One row: its loss, and log-probability and entropy of its targets."""
+        assert terms.sampler is not None
+        low, high = terms.is_clipped(logps)
+        gap = ((logps if terms.old is None else terms.old) - terms.sampler).abs()
+        self.sums["loss"] += loss
+        self.sums["entropy"] += float(entropies.sum())
+        self.sums["low"] += float(low.sum())
+        self.sums["high"] += float(high.sum())
+        self.sums["gap"] += float(gap.sum())
+        self.sums["importance"] += float(terms.importance(logps).sum())
+        self.largest = max(self.largest, float(gap.max()))
+        if terms.reference is not None:
+            self.sums["kl"] += float(k3(logps, terms.reference).sum())
+
+    def means(self, tokens: int) -> dict[str, float]:
+        """Means over the tokens of all processes, by tag."""
+        world = summed(self.sums)
+        largest = max(gather(self.largest))
+        means = {name: world[name] / tokens for name in world}
+        kl = {"kl": means["kl"]} if self.with_kl else {}
+        return kl | {
+            "loss": world["loss"],
+            "entropy": means["entropy"],
+            "clip_ratio/low_mean": means["low"],
+            "clip_ratio/high_mean": means["high"],
+            "logp_gap_mean": means["gap"],
+            "logp_gap_max": largest,
+            "is_weight_mean": means["importance"],
+        }

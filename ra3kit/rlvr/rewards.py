@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, TypeGuard, get_args
+from typing import Literal, TypeGuard
 
-from ra3kit.errors import RecipeError, nearest
 from ra3kit.evaluation.prompts import code_block, compiles, cut
-from ra3kit.ranges import check_number
+from ra3kit.ranges import check_choice, check_number
 from ra3kit.rlvr.tasks import Answer
 from ra3kit.verify.problem import JUDGED, Verdict
 
@@ -67,6 +66,14 @@ class Reward(ABC):
             A reward within `bounds`, or None where the answer was not judged.
         """
 
+    def check(self, max_new_tokens: int) -> None:
+        """Refuse, before anything is sampled, answers of a length that the reward can't be given for.
+
+        Raises:
+            RecipeError: settings of the reward contradict the length.
+        """
+        return None
+
     def outcome(self, answer: Answer) -> bool | None:
         """Whether the answer is a success: its program passes all tests. None where it was not judged."""
         return answer.verdict.status == "pass" if is_judged(answer.verdict) else None
@@ -95,8 +102,7 @@ class VerifierReward(Reward):
         overlong_buffer: int = 0,
         overlong_penalty: float = 1.0,
     ):
-        if kind not in get_args(Kind):
-            raise RecipeError(f"reward.kind={kind!r}: allowed are 'binary', 'partial'.{nearest(kind, get_args(Kind))}")
+        check_choice("reward.kind", kind, Kind)
         check_number("reward.format_penalty", format_penalty, least=0)
         check_number("reward.overlong_buffer", overlong_buffer, least=0, whole=True)
         check_number("reward.overlong_penalty", overlong_penalty, least=0)
@@ -112,6 +118,11 @@ class VerifierReward(Reward):
     def stop_early(self) -> bool:
         """True but for "partial", which counts the tests that pass."""
         return self.kind == "binary"
+
+    def check(self, max_new_tokens: int) -> None:
+        """Raises RecipeError: the buffer is longer than an answer may be."""
+        most = max_new_tokens
+        check_number("reward.overlong_buffer (at most max_new_tokens)", self.overlong_buffer, least=0, most=most)
 
     def __call__(self, answer: Answer, max_new_tokens: int) -> float | None:
         """The reward of an answer.
