@@ -119,7 +119,7 @@ RLVR: dict[str, dict[str, Any]] = {
     "": {"beta": 0.1, "credit": "segment"},
     "ahead": {"staleness": 1, "minibatches": 2, "advantage": "std"},
     "bf16": {},
-    "idle": {},
+    "idle": {"beta": 0.1},
 }
 """Settings of the jobs grpo:*:OPTION."""
 
