@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from ra3kit.report import picture
+from ra3kit.reports.ra3 import picture
 
 if __name__ == "__main__":
     run, out = Path(sys.argv[1]), Path(sys.argv[2])

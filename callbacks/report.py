@@ -16,8 +16,8 @@ from ra3kit.abstraction.em import RA3Module
 from ra3kit.errors import RunError
 from ra3kit.guards import findings
 from ra3kit.policy import BasePolicy
-from ra3kit.report import picture, report_markdown
-from ra3kit.report_rlvr import rlvr_markdown, rlvr_picture
+from ra3kit.reports.ra3 import picture, report_markdown
+from ra3kit.reports.rlvr import rlvr_markdown, rlvr_picture
 from ra3kit.rlvr.grpo import GRPOModule
 from ra3kit.sharding import is_sharded
 

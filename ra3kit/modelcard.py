@@ -16,7 +16,7 @@ import yaml
 from ra3kit import __version__
 from ra3kit.evaluation.prompts import SPECIAL, STOPS
 from ra3kit.guards import Finding
-from ra3kit.report import CAVEAT, arms, notes, table_lines
+from ra3kit.reports.ra3 import CAVEAT, arms, notes, table_lines
 
 PAPER = "[RA3, Reasoning as Action Abstractions](https://arxiv.org/abs/2509.25810)"
 ROWS = {"pi": "RA3", "q": "RA3, q", "ntp": "NTP"}

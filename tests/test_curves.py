@@ -11,7 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from ra3kit.curves import (
+from ra3kit.errors import RA3Error, RunError
+from ra3kit.reports.curves import (
     Curve,
     area_under,
     end_of,
@@ -22,7 +23,6 @@ from ra3kit.curves import (
     shared_steps,
     t_quantile,
 )
-from ra3kit.errors import RA3Error, RunError
 
 BEGAN = 1_000_000_000.0
 

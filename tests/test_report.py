@@ -14,8 +14,8 @@ from small_world import policy
 from ra3kit.callbacks.report import RunReport
 from ra3kit.errors import RunError
 from ra3kit.guards import Finding
-from ra3kit.report import arms, notes, picture, report_markdown, table_lines
-from ra3kit.report_rlvr import history_table, rlvr_markdown, rlvr_picture
+from ra3kit.reports.ra3 import arms, notes, picture, report_markdown, table_lines
+from ra3kit.reports.rlvr import history_table, rlvr_markdown, rlvr_picture
 from ra3kit.rlvr.grpo import GRPOModule
 
 

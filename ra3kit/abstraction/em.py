@@ -28,7 +28,7 @@ from ra3kit.guards import findings
 from ra3kit.policy import BasePolicy, gathered_bytes, parameter_counts, training_memory
 from ra3kit.ranges import check_number
 from ra3kit.ranks import gather
-from ra3kit.report import notes, table_lines
+from ra3kit.reports.ra3 import notes, table_lines
 from ra3kit.rollout import Rollout
 from ra3kit.sharding import gathered, shard_models
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from ra3kit.errors import RunError
 
 if TYPE_CHECKING:
-    from ra3kit.report_document import Report, Table
-    from ra3kit.report_runs import Arm
+    from ra3kit.reports.document import Table
+    from ra3kit.reports.runs import Arm
+    from ra3kit.reports.several import Report
 
 EXAMPLES = """examples:
   ra3kit report runs/tiny-ra3/001
@@ -56,9 +57,10 @@ def run(args: argparse.Namespace) -> int:
         RA3Error: runs that cannot be read, a tag or setting that there is not, or a folder that is not empty.
     """
     from ra3kit.ranges import check_number
-    from ra3kit.report_curves import draw
-    from ra3kit.report_document import MARKDOWN, PAGE, PICTURE, View, as_html, as_markdown, can_draw, report_of
-    from ra3kit.report_runs import find_runs, join, read_run
+    from ra3kit.reports.document import as_html, as_markdown, can_draw
+    from ra3kit.reports.panels import draw
+    from ra3kit.reports.runs import find_runs, join, read_run
+    from ra3kit.reports.several import MARKDOWN, PAGE, PICTURE, View, report_of
 
     check_number("--smooth", args.smooth, least=1, whole=True, error=RunError)
     check_number("--threshold", args.threshold, error=RunError)
@@ -149,7 +151,7 @@ def _aligned(table: Table) -> list[str]:
 
 
 def _where_next(folder: Path, arms: Sequence[Arm]) -> list[str]:
-    from ra3kit.report_document import PAGE
+    from ra3kit.reports.several import PAGE
 
     lines = [f"{'results':<11} {folder / PAGE}"]
     lone = [arm.runs[0] for arm in arms if len(arm.runs) == 1 and isinstance(arm.runs[0].seed, int)]

@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     import numpy as np
 
+    from ra3kit.reports.document import NO_PICTURE, as_html, as_markdown
     from ra3kit.theory import figures, lab, report
     from ra3kit.theory.findings import FULL, QUICK
 
@@ -55,12 +56,13 @@ def run(args: argparse.Namespace) -> int:
     results = {"seed": args.seed, "quick": args.quick, "versions": versions, **found}
     (folder / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     pictures = figures.draw(results, folder)
-    (folder / "theory.md").write_text(report.markdown(results, pictures), encoding="utf-8")
-    (folder / "theory.html").write_text(report.page(results, folder, pictures), encoding="utf-8")
+    sections = report.sections(results, pictures)
+    (folder / "theory.md").write_text(as_markdown(sections), encoding="utf-8")
+    (folder / "theory.html").write_text(as_html(sections, folder), encoding="utf-8")
     print("\n".join(report.terminal(results)))
     print(f"\n{report.verdict(results)}")
     if not pictures:
-        print("No pictures: matplotlib is missing (pip install 'ra3kit[plot]').")
+        print(NO_PICTURE)
     print(f"Everything is in {folder}. Next: open {folder / 'theory.html'}; what it means: docs/theory.md")
     return 0
 

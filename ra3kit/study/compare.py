@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ra3kit.curves import mean_band
+from ra3kit.reports.curves import mean_band
 from ra3kit.study.arms import Arm
 from ra3kit.study.measures import MEASURES, value_of
 from ra3kit.study.regime import CAVEAT, CLAIMS, Claim, Preset

@@ -16,12 +16,12 @@ from ra3kit.abstraction.em import derive_seed, own_latents
 from ra3kit.abstraction.evaluate import HeldOut, held_out
 from ra3kit.abstraction.posterior import CausalPosterior
 from ra3kit.actions import PythonLines
-from ra3kit.curves import Curve, end_of, has_events, read_curves
 from ra3kit.data.encode import trajectory_from_text
 from ra3kit.data.store import BootstrappedStore
 from ra3kit.data.trajectory import Trajectory
 from ra3kit.errors import DataError
 from ra3kit.policy import BasePolicy
+from ra3kit.reports.curves import Curve, end_of, has_events, read_curves
 from ra3kit.study.agreement import agreement, spans_of
 from ra3kit.study.arms import ARMS
 from ra3kit.study.family import Program, find_family

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ra3kit.curves import mean_band, running_mean
-from ra3kit.report_curves import COLOURS
-from ra3kit.report_document import (
+from ra3kit.reports.curves import mean_band, running_mean
+from ra3kit.reports.document import (
     NO_PICTURE,
     Block,
     Code,
@@ -24,6 +23,7 @@ from ra3kit.report_document import (
     can_draw,
     made_table,
 )
+from ra3kit.reports.panels import COLOURS
 from ra3kit.study.files import write_json
 from ra3kit.study.measures import MEASURES
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ra3kit.curves import area_under, end_of, first_step_at, t_quantile
 from ra3kit.errors import RunError
+from ra3kit.reports.curves import area_under, end_of, first_step_at, t_quantile
 
 LEVEL = 0.95
 MOST_EXACT = 16

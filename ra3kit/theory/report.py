@@ -5,13 +5,12 @@ Tables for the terminal, Markdown, and one HTML file that holds its pictures. Al
 
 from __future__ import annotations
 
-import base64
-import html
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from ra3kit.reports.document import NO_PICTURE, Block, Picture, Section, Table
 
 WIDTHS = (46, 42, 20, 6)
 """Columns of a table on the terminal: claim, measured, interval, holds."""
@@ -138,59 +137,18 @@ def header(results: Mapping[str, Any]) -> str:
     return f"Seed {results['seed']}; {versions}. Intervals are 95 % percentile bootstraps.{quick}"
 
 
-def markdown(results: Mapping[str, Any], pictures: list[str]) -> str:
-    """`theory.md`: statement, assumptions, experiment, picture, table.
+def sections(results: Mapping[str, Any], pictures: list[str]) -> list[Section]:
+    """`theory.md` and `theory.html`: statement, assumptions, experiment, picture, table.
 
     Args:
         pictures: names of the files drawn; none without matplotlib.
     """
-    parts = ["# The theory, measured", header(results), verdict(results)]
-    if not pictures:
-        parts.append("No pictures: matplotlib is missing (`pip install 'ra3kit[plot]'`).")
+    missing = [] if pictures else [NO_PICTURE]
+    made = [Section("The theory, measured", [header(results), verdict(results), *missing])]
     for part in PARTS:
-        parts += [f"## {part.title}", *(f"**{name}.** {text}" for name, text in _words(part))]
-        parts += [f"![{part.title}]({part.key}.png)", part.caption] if f"{part.key}.png" in pictures else []
-        rows = [HEADS, ("---",) * 4, *(_cells(finding) for finding in results[part.key]["findings"])]
-        parts.append("\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows))
-    return "\n\n".join(parts) + "\n"
-
-
-def _words(part: Part) -> list[tuple[str, str]]:
-    return [("Statement", part.statement), ("Assumptions", part.assumptions), ("Experiment", part.experiment)]
-
-
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
-img{max-width:100%}table{border-collapse:collapse;font-size:14px;width:100%}
-td,th{border-bottom:1px solid #ddd;padding:.3rem .6rem;text-align:left;vertical-align:top}
-.no{color:#b3261e;font-weight:bold}figcaption{color:#555;font-size:14px}figure{margin:1rem 0}"""
-
-
-def page(results: Mapping[str, Any], folder: Path, pictures: list[str]) -> str:
-    """`theory.html`: the same as one file, its pictures inside.
-
-    Args:
-        folder: where the pictures are.
-        pictures: names of the files drawn.
-    """
-    body = ["<h1>The theory, measured</h1>", f"<p>{_text(header(results))}</p>", f"<p>{_text(verdict(results))}</p>"]
-    if not pictures:
-        body.append("<p>No pictures: matplotlib is missing.</p>")
-    for part in PARTS:
-        body.append(f"<h2>{_text(part.title)}</h2>")
-        body += [f"<p><b>{name}.</b> {_text(text)}</p>" for name, text in _words(part)]
-        if f"{part.key}.png" in pictures:
-            data = base64.b64encode((folder / f"{part.key}.png").read_bytes()).decode()
-            picture = f'<img alt="{_text(part.title)}" src="data:image/png;base64,{data}">'
-            body.append(f"<figure>{picture}<figcaption>{_text(part.caption)}</figcaption></figure>")
-        body.append("<table><tr>" + "".join(f"<th>{_text(head)}</th>" for head in HEADS) + "</tr>")
-        for finding in results[part.key]["findings"]:
-            *cells, holds = _cells(finding)
-            row = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
-            body.append(f'<tr>{row}<td class="{holds.lower()}">{holds}</td></tr>')
-        body.append("</table>")
-    head = f'<meta charset="utf-8"><title>The theory, measured</title><style>{STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
-
-
-def _text(text: str) -> str:
-    return html.escape(text)
+        words = {"Statement": part.statement, "Assumptions": part.assumptions, "Experiment": part.experiment}
+        drawn = f"{part.key}.png" in pictures
+        shown: list[Block] = [Picture(f"{part.key}.png", part.title), part.caption] if drawn else []
+        table = Table([HEADS, *(_cells(finding) for finding in results[part.key]["findings"])])
+        made.append(Section(part.title, [*(f"{name}: {text}" for name, text in words.items()), *shown, table]))
+    return made

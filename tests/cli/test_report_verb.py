@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ra3kit import provenance
 from ra3kit.cli import main
-from ra3kit.report_runs import find_runs, join, read_run
+from ra3kit.reports.runs import find_runs, join, read_run
 
 BEGAN = 1_000_000_000.0
 
@@ -240,7 +240,7 @@ def test_what_a_page_says_is_no_markup(desk: Path, capsys: pytest.CaptureFixture
 def test_the_picture_has_an_arm_in_one_colour_everywhere(desk: Path) -> None:
     from matplotlib.figure import Figure
 
-    from ra3kit.report_curves import choose_tags, draw, lines_of
+    from ra3kit.reports.panels import choose_tags, draw, lines_of
 
     runs = [read_run(folder) for folder in find_runs(["runs"])[0]]
     arms, drawn = join(runs), []

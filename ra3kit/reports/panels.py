@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from ra3kit.curves import (
+from ra3kit.reports.curves import (
     LEVEL,
     Curve,
     area_under,
@@ -24,7 +24,7 @@ from ra3kit.curves import (
     shared_steps,
 )
 from ra3kit.errors import RunError, nearest
-from ra3kit.report_runs import Arm, Run
+from ra3kit.reports.runs import Arm, Run
 
 X = Literal["step", "seconds"]
 

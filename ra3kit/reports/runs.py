@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ra3kit.curves import Curve, has_events, read_curves
+from ra3kit.reports.curves import Curve, has_events, read_curves
 from ra3kit.errors import RunError, nearest
 from ra3kit.provenance import FILE, read, redacted_tree
 from ra3kit.recipe import load
