@@ -41,6 +41,8 @@ class PassAtK(Callback):
     The processes share the tasks, sampling from a whole copy of the weights, so it works under any strategy; a draw is
     the same whoever makes it. The first process judges all samples while the others wait.
 
+    Tasks that the run trains on (RLVR on MBPP's train split has some of MBPP+'s) are named and left out.
+
     Each evaluation is left in the run folder as `ra3kit eval` would leave it, so `ra3kit compare` takes it:
     `eval/<benchmark>/step-<global step>`.
 
@@ -149,8 +151,24 @@ class PassAtK(Callback):
             if trainer.is_global_zero:
                 print(f"not evaluated on {self.benchmark}: {error}", flush=True)
             return
+        self._leave_out_trained(trainer)
         if trainer.is_global_zero:
             verify_all([])
+
+    def _leave_out_trained(self, trainer: L.Trainer) -> None:
+        """A score on problems that the run trains on would mean nothing."""
+        trains_on = getattr(trainer.datamodule, "trains_on", None)  # type: ignore[attr-defined]
+        if trains_on is None:
+            return
+        left_out = {problem.id for problem in self.problems if trains_on(problem)}
+        kept = [problem for problem in self.problems if problem.id not in left_out]
+        if left_out and trainer.is_global_zero:
+            print(
+                f"eval/{self.name}: {len(left_out)} of {len(self.problems)} tasks are left out, the run trains on them "
+                f"(first: {min(left_out)})" + ("" if kept else "; none is left, so it is not evaluated"),
+                flush=True,
+            )
+        self.problems = kept
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.problems and self.at_start and trainer.global_step == 0:

@@ -183,6 +183,7 @@ class RLVRDataModule(L.LightningDataModule):
         self.tasks: list[Task] = []
         self._hash = ""
         self._chosen: Chosen | None = None
+        self._trained: _Listing | None = None
         self._told = False
         self._loader: ProblemLoader | None = None
         self._loader_state: dict[str, Any] | None = None
@@ -207,14 +208,16 @@ class RLVRDataModule(L.LightningDataModule):
         problems = [problem for source in self.sources for problem in source.problems]
         if not problems and len(self.sources) == 1:
             self.sources[0].for_training()
-        excluded = _Excluded(self.exclude)
+        excluded = _Listing(
+            (name, problem) for name in self.exclude for problem in benchmark(name).function()().problems
+        )
         tasks = self._draw([task for problem in problems if (task := self._task(problem, excluded)) is not None])
         if not tasks:
             raise DataError("\n".join([f"data.path={self.path}: no problem to train on.", *self.account()]))
         self._check_room(tasks)
         self.tasks, self._hash = tasks, tasks_hash(tasks)
 
-    def _task(self, problem: Problem, excluded: _Excluded) -> Task | None:
+    def _task(self, problem: Problem, excluded: _Listing) -> Task | None:
         """The task of a problem, or None, and a count of the reason."""
         if (name := excluded.find(problem)) is not None:
             self._leave_out(f"in {name}, which is excluded", problem.id)
@@ -264,6 +267,13 @@ class RLVRDataModule(L.LightningDataModule):
         return dict(
             Counter(task.problem.meta["evaluation"] for task in self.tasks if "evaluation" in task.problem.meta)
         )
+
+    def trains_on(self, problem: Problem) -> bool:
+        """Whether a problem, of a benchmark say, is one of those trained on, by id or by text."""
+        self.setup()
+        if self._trained is None:
+            self._trained = _Listing(("training", task.problem) for task in self.tasks)
+        return self._trained.find(problem) is not None
 
     def summary(self) -> dict[str, Any]:
         """The account of the data: problems, what was left out and why, evaluation data, difficulty, and a hash."""
@@ -377,18 +387,18 @@ class RLVRDataModule(L.LightningDataModule):
         return ProblemLoader(tasks, self.prompts_per_step, self.seed, epoch, ahead, rank, world)
 
 
-class _Excluded:
-    """The problems of benchmarks, by id and by text."""
+class _Listing:
+    """Problems that are looked for by id and by text."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, named: Iterable[tuple[str, Problem]]) -> None:
         self._ids: dict[str, str] = {}
         self._index = Index()
-        for name in names:
-            for problem in benchmark(name).function()().problems:
-                self._ids[problem.id] = name
-                self._index.add(name, problem.prompt)
+        for name, problem in named:
+            self._ids[problem.id] = name
+            self._index.add(name, problem.prompt)
 
     def find(self, problem: Problem) -> str | None:
+        """The name under which the problem is listed."""
         return self._ids.get(problem.id) or self._index.find(problem.prompt)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from small_grpo import grpo, run
+from small_grpo import ending_policy, grpo, run
 from small_world import corpus, data, fit, policy, ra3
 
 from ra3kit.callbacks import pass_at_k
@@ -23,6 +23,7 @@ from ra3kit.errors import AbsentData, DataError, RecipeError
 from ra3kit.evaluation.benchmarks import load
 from ra3kit.evaluation.sampling import sample
 from ra3kit.policy import BasePolicy
+from ra3kit.rlvr.data import RLVRDataModule
 from ra3kit.training_state import take_moment
 from ra3kit.verify.problem import Verdict
 
@@ -267,6 +268,24 @@ def test_two_in_one_run_have_schedules_and_states_of_their_own(
     assert {"eval/ra3kit/pass@1", "eval/family/pass@1"} <= trainer.callback_metrics.keys()
     saved = take_moment(trainer).callbacks
     assert [saved[callback.state_key]["evaluated_at"] for callback in both()] == [4, 3]
+
+
+def test_tasks_that_are_trained_on_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kit's own problems: every second one is for training."""
+    monkeypatch.setattr("ra3kit.evaluation.score.verify_all", lambda pairs, **_: [Verdict("fail")] * len(pairs))
+    own = RLVRDataModule("ra3kit", prompts_per_step=2, max_prompt_tokens=250)
+    every = {**SMALL, "limit": None}
+    callbacks = [PassAtK("ra3kit", **every), PassAtK("ra3kit", name="all-trained", options={"split": "train"}, **every)]
+    run(tmp_path, grpo(ending_policy()), 1, own, callbacks=callbacks, limit_train_batches=1, max_epochs=1)
+    out = capsys.readouterr().out
+    trained = {task.problem.id for task in own.tasks}
+    assert f"eval/ra3kit: {len(trained)} of 48 tasks are left out, the run trains on them" in out
+    assert {problem.id for problem in callbacks[0].problems} == {
+        problem.id for problem in load("ra3kit").problems
+    } - trained
+    assert [f"eval/all-trained: {len(trained)} of 24" in line for line in out.splitlines()].count(True) == 1
 
 
 def test_two_on_one_benchmark_need_two_names(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
