@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from ra3kit.errors import RunError, nearest
 from ra3kit.reports.curves import (
     LEVEL,
     Curve,
@@ -23,7 +24,6 @@ from ra3kit.reports.curves import (
     running_mean,
     shared_steps,
 )
-from ra3kit.errors import RunError, nearest
 from ra3kit.reports.runs import Arm, Run
 
 X = Literal["step", "seconds"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ra3kit.reports.curves import Curve, area_under, end_of, running_mean
 from ra3kit.guards import Finding
+from ra3kit.reports.curves import Curve, area_under, end_of, running_mean
 from ra3kit.reports.document import NO_PICTURE, Block, Items, Picture, Section, Table, as_markdown
 from ra3kit.reports.several import PICTURE
 

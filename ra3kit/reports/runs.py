@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ra3kit.reports.curves import Curve, has_events, read_curves
 from ra3kit.errors import RunError, nearest
 from ra3kit.provenance import FILE, read, redacted_tree
 from ra3kit.recipe import load
+from ra3kit.reports.curves import Curve, has_events, read_curves
 from ra3kit.runs import is_finished
 
 IN_LABEL = 3
