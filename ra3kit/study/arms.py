@@ -24,7 +24,6 @@ class Arm:
         after: the arm whose model it starts from; "" for the base, which starts from nothing.
         takes: variable of the recipe -> the number of the regime that it is set to.
         sets: variable of the recipe -> value, in place of the regime's.
-        matched: an arm whose CPU seconds of training it is given: as many steps of "ntp" as these pay for.
         minutes: of one CPU core, about; for the time left.
         sweep: name of the sweep it belongs to; "" for none. x: its place on the sweep's axis.
     """
@@ -35,7 +34,6 @@ class Arm:
     after: str = "base"
     takes: Mapping[str, str] = field(default_factory=dict)
     sets: Mapping[str, float] = field(default_factory=dict)
-    matched: str = ""
     minutes: float = 1.0
     sweep: str = ""
     x: float = 0.0
@@ -43,17 +41,15 @@ class Arm:
     @property
     def needs(self) -> tuple[str, ...]:
         """Arms that must be trained before."""
-        matched = (self.matched, "ntp") if self.matched else ()
-        return tuple(dict.fromkeys(name for name in (self.after, *matched) if name))
+        return (self.after,) if self.after else ()
 
-    def overrides(self, regime: Regime, seed: int, start: Path | None, steps: int | None = None) -> list[str]:
+    def overrides(self, regime: Regime, seed: int, start: Path | None) -> list[str]:
         """Everything that is set in the recipe, as on the command line; `run.dir` aside.
 
         Args:
             regime: of the study.
             seed: of world and training.
             start: folder of the model it starts from; None for the base.
-            steps: in place of the regime's.
         """
         settings: dict[str, object] = {"vars.world": seed, "run.seed": seed}
         if start is None:
@@ -66,8 +62,6 @@ class Arm:
         settings |= {"vars.family": regime.family, "vars.base": start}
         settings |= {f"vars.{key}": getattr(regime, name) for key, name in self.takes.items()}
         settings |= {f"vars.{key}": value for key, value in self.sets.items()}
-        if steps is not None:
-            settings["vars.steps"] = steps
         return [f"{key}={value}" for key, value in settings.items()]
 
 
@@ -105,11 +99,10 @@ _ARMS = (
     Arm("oracle", "upper bound: the true intents at their lines", "study/oracle", takes=EM, minutes=0.5),
     Arm(
         "ntp-compute",
-        "next-token prediction for as many CPU seconds as RA3 took",
+        "next-token prediction for no fewer CPU seconds than RA3 takes",
         "study/ntp",
-        takes=TRAINED,
-        matched="ra3",
-        minutes=1.5,
+        takes={"programs": "programs", "steps": "compute_steps"},
+        minutes=1.7,
     ),
     *(
         Arm(f"grpo-from-{start}", f"GRPO from {start}", "study/grpo", start, {"steps": "grpo_steps"}, minutes=3.5)
@@ -133,6 +126,19 @@ _ARMS = (
         for n in (150, 600, 1500)
         for of in ("ntp", "ra3")
     ),
+    *(
+        Arm(
+            f"ntp-steps={n}",
+            f"ntp with {n} steps",
+            "study/ntp",
+            takes=TRAINED,
+            sets={"steps": n},
+            minutes=n / 700,
+            sweep="steps",
+            x=n,
+        )
+        for n in (150, 600)
+    ),
 )
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _ARMS}
 """By name. An arm stands after those it needs."""
@@ -154,6 +160,15 @@ def chosen(names: Sequence[str], arms: Mapping[str, Arm] = ARMS) -> list[Arm]:
             wanted.add(name)
             waiting += arms[name].needs
     return [arm for arm in arms.values() if arm.name in wanted]
+
+
+def lineage(arm: Arm, arms: Mapping[str, Arm] = ARMS) -> list[str]:
+    """The arm and all those that it comes from.
+
+    >>> lineage(ARMS["grpo-from-ra3"])
+    ['grpo-from-ra3', 'ra3', 'base']
+    """
+    return [arm.name, *(name for needed in arm.needs for name in lineage(arms[needed], arms))]
 
 
 def of_sweep(name: str, arms: Iterable[Arm]) -> list[Arm]:

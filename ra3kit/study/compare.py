@@ -126,6 +126,7 @@ def summary(preset: Preset, about: Mapping[str, Any], arms: Mapping[str, Arm], r
     others = [name for name in arms if name not in ("ra3", "base") and not arms[name].sweep]
     beside = [Claim("ra3", name, measure) for name in ("base", *others) for measure in BESIDE]
     beside += [Claim(name, "ntp", "pass@1") for name in others if name != "ntp"]
+    swept = [seed for seed in about["seeds"][: preset.sweep_seeds] if seed in inside]
     wanted = sum(1 for seed in about["seeds"] for arm in arms.values() if _wanted(seed, arm, about, preset))
     return {
         "study": dict(about),
@@ -141,6 +142,7 @@ def summary(preset: Preset, about: Mapping[str, Any], arms: Mapping[str, Arm], r
         "beside": [judged(claim, results, inside, seeds, preset.smoke) for claim in beside],
         "table": table(results, inside, list(arms)),
         "table_out": table(results, found["out"], list(arms)),
+        "sweeps": {"seeds": swept, "table": table(results, swept, list(arms))},
         "results": {str(seed): dict(by_arm) for seed, by_arm in results.items()},
     }
 

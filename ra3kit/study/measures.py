@@ -25,7 +25,7 @@ from ra3kit.reports.curves import Curve, end_of, has_events, read_curves
 from ra3kit.study.agreement import agreement, spans_of
 from ra3kit.study.arms import ARMS
 from ra3kit.study.family import Program, find_family
-from ra3kit.study.regime import Regime
+from ra3kit.study.regime import SLOTS, Regime
 from ra3kit.study.statistics import curve_measures
 from ra3kit.study.truth import Truth
 
@@ -113,7 +113,7 @@ def measured(model: Path, programs: list[Program], regime: Regime, seed: int) ->
     The model is its own prior and draws its own thoughts, whatever arm it is of: one measure for all.
     """
     policy = BasePolicy(model=str(model))
-    like = CausalPosterior(regime.max_length, capacity=min(512, policy.max_positions or 512))
+    like = CausalPosterior(regime.max_length, slots=SLOTS, capacity=min(512, policy.max_positions or 512))
     q = own_latents(policy, like)
     for part in (policy.model, q.model):
         part.eval().requires_grad_(False)

@@ -40,6 +40,12 @@ COLUMNS = {
     "Cost of training": ("cpu_seconds", "trained_tokens"),
 }
 """Tables of arms: title -> measures."""
+SWEPT = {
+    "c": "The penalty c",
+    "programs": "The amount of expert data",
+    "steps": "Next-token prediction for longer",
+}
+"""Sweep -> title."""
 
 
 def write_report(folder: Path, found: Mapping[str, Any]) -> None:
@@ -220,27 +226,28 @@ def sweep_sections(found: Mapping[str, Any]) -> list[Section]:
     """A table a sweep, with the main arms in their places."""
     sections = []
     keys = ("pass@1", "greedy", "iwae_line", "thought_rate", "thought_length", "cpu_seconds")
-    for sweep, about in (("c", "The penalty c"), ("programs", "The amount of expert data")):
+    table, seeds = found["sweeps"]["table"], ", ".join(map(str, found["sweeps"]["seeds"]))
+    for sweep, about in SWEPT.items():
         places = sweep_places(found, sweep)
         if len(places) < 2:
             continue
         rows = [["arm", sweep, *(MEASURES[key].title for key in keys)]]
-        rows += [[a, f"{x:g}", *(cell(found["table"][a].get(key), key) for key in keys)] for x, a in places]
-        sections.append(
-            Section(about, [Table(rows), "On the first seeds only; means over those that the gate lets in."])
-        )
+        rows += [[arm, f"{x:g}", *(cell(table[arm].get(key), key) for key in keys)] for x, arm in places]
+        sections.append(Section(about, [Table(rows), f"Means over the seeds that were swept and count: {seeds}."]))
     return sections
 
 
 def sweep_places(found: Mapping[str, Any], sweep: str) -> list[tuple[float, str]]:
     """(place on the axis, arm) of a sweep's arms that have results, the main arms among them; none without a sweep."""
     own = [(about["x"], name) for name, about in found["arms"].items() if about["sweep"] == sweep]
-    if not own:
-        return []
-    main = found["study"]["regime"][sweep]
-    names = ("ra3",) if sweep == "c" else ("ntp", "ra3")
-    places = [*own, *((main, name) for name in names)]
-    return sorted((x, name) for x, name in places if found["table"].get(name))
+    regime = found["study"]["regime"]
+    main = {
+        "c": {"ra3": regime["c"]},
+        "programs": {"ntp": regime["programs"], "ra3": regime["programs"]},
+        "steps": {"ntp": regime["steps"], "ntp-compute": regime["compute_steps"]},
+    }[sweep]
+    places = [*own, *((x, name) for name, x in main.items())] if own else []
+    return sorted((x, name) for x, name in places if found["sweeps"]["table"].get(name))
 
 
 def arm_rows(found: Mapping[str, Any]) -> list[list[str]]:
@@ -274,7 +281,7 @@ def draw(folder: Path, found: Mapping[str, Any]) -> list[Picture]:
         SCORES: (draw_scores, "pass@1 of every arm: a dot a seed, a bar their mean"),
         REWARDS: (draw_rewards, "reward of GRPO by step: mean over seeds and 95 % t-interval"),
         COSTS: (draw_costs, "pass@1 by CPU seconds of training"),
-        SWEEPS: (draw_sweeps, "sweeps over the penalty c and the amount of expert data"),
+        SWEEPS: (draw_sweeps, "sweeps over the penalty c, the amount of expert data and the steps of NTP"),
     }
     pictures = []
     for name, (make, about) in makers.items():
@@ -353,21 +360,32 @@ def draw_costs(path: Path, found: Mapping[str, Any]) -> bool:
 
 
 def draw_sweeps(path: Path, found: Mapping[str, Any]) -> bool:
-    """Score and thought rate by c; score by expert programs."""
-    by_c, by_n = sweep_places(found, "c"), sweep_places(found, "programs")
-    if len(by_c) < 2 and len(by_n) < 2:
+    """Score and thought rate by c; score by expert programs; score by steps of NTP, with RA3's as a level."""
+    table = found["sweeps"]["table"]
+    places = {sweep: sweep_places(found, sweep) for sweep in SWEPT}
+    if all(len(swept) < 2 for swept in places.values()):
         return False
-    figure, (left, right) = _figure(10, 3.6, 2)
+    figure, panels = _figure(12, 3.6, 3)
+
+    def line(axes: Any, sweep: str, key: str, label: str, number: int, arms: str = "") -> None:
+        points = [(x, table[a][key]["mean"]) for x, a in places[sweep] if a.startswith(arms) and key in table[a]]
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", color=COLOURS[number], label=label)
+
     for number, key in enumerate(("pass@1", "thought_rate")):
-        line = [(x, found["table"][a][key]["mean"]) for x, a in by_c if key in found["table"][a]]
-        left.plot(*zip(*line, strict=True), "o-", color=COLOURS[number], label=MEASURES[key].title) if line else None
-    left.set(xlabel="c, nats on a line's sum", ylim=(0, 1), title="The penalty c")
-    left.set_xscale("symlog", linthresh=0.25)
-    for number, start in enumerate(("ntp", "ra3")):
-        line = [(x, found["table"][a]["pass@1"]["mean"]) for x, a in by_n if a.startswith(start)]
-        right.plot(*zip(*line, strict=True), "o-", color=COLOURS[number], label=start) if line else None
-    right.set(xlabel="expert programs", ylabel="pass@1, sampled", ylim=(0, 1), title="The amount of expert data")
-    for axes in (left, right):
-        axes.legend(frameon=False)
+        line(panels[0], "c", key, MEASURES[key].title, number)
+    for number, arm in enumerate(("ntp", "ra3")):
+        line(panels[1], "programs", "pass@1", arm, number, arm)
+    line(panels[2], "steps", "pass@1", "ntp", 0)
+    if "pass@1" in table.get("ra3", {}):
+        panels[2].axhline(table["ra3"]["pass@1"]["mean"], color=COLOURS[1], linestyle="--", label="ra3")
+    panels[0].set_xscale("symlog", linthresh=0.25)
+    labels = ("c, nats on a line's sum", "expert programs", "optimizer steps")
+    for axes, sweep, label in zip(panels, SWEPT, labels, strict=True):
+        axes.set(
+            title=SWEPT[sweep], xlabel=label, ylabel="pass@1, sampled" if axes is not panels[0] else "", ylim=(0, 1)
+        )
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False)
     figure.savefig(path, dpi=130)
     return True

@@ -27,11 +27,11 @@ from ra3kit.errors import RunError
 from ra3kit.provenance import now
 from ra3kit.recipe import load, to_yaml
 from ra3kit.runs import is_finished
-from ra3kit.study.arms import ARMS, Arm, chosen
+from ra3kit.study.arms import ARMS, Arm, chosen, lineage
 from ra3kit.study.family import find_family
 from ra3kit.study.files import write_json
 from ra3kit.study.jobs import Jobs, cost
-from ra3kit.study.regime import Preset, Regime
+from ra3kit.study.regime import SLOTS, Preset, Regime
 
 STUDY, RESULT, RESULTS = "study.json", "result.json", "results.json"
 MEASURE_MINUTES = 0.7
@@ -113,10 +113,17 @@ class Study:
     # ---- what is to be done ---------------------------------------------------------------------------------------
 
     def tasks(self) -> list[Task]:
-        """All that is left to do, in order."""
-        every = [(seed, arm) for seed in self.seeds for arm in self.arms if self.wanted(seed, arm)]
+        """All that is left to do, in order: an arm on all seeds, then the next.
+
+        Where a result is there, the arm is trained again only if its run is gone and another has to start from it: a
+        study goes on elsewhere from its results alone.
+        """
+        every = [(seed, arm) for arm in self.arms for seed in self.seeds if self.wanted(seed, arm)]
+        measured = {(seed, arm.name) for seed, arm in every if self.result(seed, arm) is not None}
+        needed = {(seed, name) for seed, arm in every if (seed, arm.name) not in measured for name in lineage(arm)}
         left = [Task(seed, arm, measure) for seed, arm in every for measure in (False, True)]
-        return [task for task in left if not self.done(task)]
+        wanted = (task for task in left if task.measure or (task.seed, task.arm.name) in needed)
+        return [task for task in wanted if not self.done(task)]
 
     def done(self, task: Task) -> bool:
         """Whether a task has been done, now or before the study went on."""
@@ -132,21 +139,9 @@ class Study:
     def fit_command(self, seed: int, arm: Arm) -> list[str]:
         """`ra3kit fit ...` of an arm, as it is run. A run that was interrupted goes on."""
         start = self.run_folder(seed, ARMS[arm.after]) / "model" if arm.after else None
-        overrides = arm.overrides(self.preset.regime, seed, start, self.matched_steps(seed, arm))
+        overrides = arm.overrides(self.preset.regime, seed, start)
         run = self.run_folder(seed, arm)
         return ["fit", "--recipe", arm.recipe, "--resume", "auto", f"run.dir={run}", *overrides]
-
-    def matched_steps(self, seed: int, arm: Arm) -> int | None:
-        """Steps of an arm that gets as many CPU seconds as another; found out once and kept. None for other arms."""
-        if not arm.matched:
-            return None
-        kept = self.place(seed, arm) / "steps.json"
-        if not kept.is_file():
-            seconds = {name: cost(self.place(seed, ARMS[name]) / "costs")["cpu_seconds"] for name in arm.needs[1:]}
-            steps = max(1, round(self.preset.regime.steps * seconds[arm.matched] / seconds["ntp"]))
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_json(kept, {"steps": steps, "cpu_seconds": seconds})
-        return int(json.loads(kept.read_text(encoding="utf-8"))["steps"])
 
     # ---- doing it -------------------------------------------------------------------------------------------------
 
@@ -376,7 +371,7 @@ def evaluation_command(model: Path, out: Path, regime: Regime, seed: int, split:
     """`ra3kit eval ...` on the tasks of a world."""
     family = [] if regime.family == "family" else [f"family={regime.family.removeprefix('family:')}"]
     what = [f"split={split}", f"world={seed}", *family, f"limit={regime.tasks}"]
-    draws = [*how, f"max_new_tokens={regime.max_new_tokens}", f"seed={seed}", "workers=1"]
+    draws = [*how, f"max_new_tokens={regime.max_new_tokens}", f"seed={seed}", f"batch={SLOTS}", "workers=1"]
     return ["eval", "--model", str(model), "--benchmark", "family", "--out", str(out), *what, *draws]
 
 

@@ -27,7 +27,10 @@ def test_recipes_take_what_an_arm_sets(arm: Arm) -> None:
     assert all(other in list(ARMS)[: list(ARMS).index(arm.name)] for other in arm.needs)
 
 
-@pytest.mark.parametrize("arm", [arm for arm in ARMS.values() if not arm.sweep], ids=lambda arm: arm.name)
+ALONE = [arm for arm in ARMS.values() if not arm.sweep and arm.name != "ntp-compute"]
+
+
+@pytest.mark.parametrize("arm", ALONE, ids=lambda arm: arm.name)
 def test_a_recipe_alone_is_the_arm_of_the_full_regime(arm: Arm) -> None:
     """Run by hand, without the study's overrides, a recipe has the regime's numbers."""
     start = Path("runs/tiny-base/001/model")
@@ -43,9 +46,17 @@ def test_a_sweep_changes_its_number_alone() -> None:
     assert all(tree == trees[0] for tree in trees)
 
 
+def test_more_compute_is_more_steps_alone() -> None:
+    plain, longer = (load(ARMS[a].recipe, ARMS[a].overrides(FULL, 1, Path("m"))).tree for a in ("ntp", "ntp-compute"))
+    assert (plain["trainer"].pop("max_steps"), longer["trainer"].pop("max_steps")) == (FULL.steps, FULL.compute_steps)
+    for tree in (plain, longer):
+        tree.pop("vars", None)
+    assert plain == longer
+
+
 def test_what_arms_need_comes_with_them() -> None:
     assert [arm.name for arm in chosen(["grpo-from-ra3", "ntp-compute"])] == [
-        *("base", "ntp", "ra3", "ntp-compute", "grpo-from-ra3")
+        *("base", "ra3", "ntp-compute", "grpo-from-ra3")
     ]
     with pytest.raises(RecipeError, match="Did you mean 'ntp'"):
         chosen(["ntpp"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def found() -> dict[str, Any]:
     full = PRESETS["full"]
     about = {
         "preset": "full",
-        "regime": {"c": 1.0, "programs": 1500},
+        "regime": asdict(full.regime),
         "split": "test",
         "seeds": list(SEEDS),
         "begun": "now",
@@ -97,6 +98,13 @@ def test_claims_are_of_the_gated_seeds_and_all_are_shown_beside() -> None:
     assert main["verdict"] == "holds, and reaches its target"
 
 
+def test_a_sweep_is_of_the_same_seeds_for_all_its_arms() -> None:
+    swept = found()["sweeps"]
+    assert swept["seeds"] == [1, 2]  # ra3 is on all six
+    assert swept["table"]["ra3"]["pass@1"]["mean"] == pytest.approx(0.715)
+    assert set(swept["table"]["c=4"]["pass@1"]["values"]) == set(swept["table"]["ra3"]["pass@1"]["values"])
+
+
 def test_every_measure_has_its_place() -> None:
     result = made_up("grpo-from-ra3", 1)
     there = {measure for measure in MEASURES if value_of(result, measure) is not None}
@@ -117,7 +125,13 @@ def test_the_report(tmp_path: Path) -> None:
     assert "Means of the seeds left out (6):" in text
     assert "| seed 6 |" in text  # its scores, too
     assert "ra3kit fit --recipe x ra3" in text
-    for title in ("The penalty c", "The amount of expert data", "RLVR", "Cost of training"):
+    for title in (
+        "The penalty c",
+        "The amount of expert data",
+        "Next-token prediction for longer",
+        "RLVR",
+        "Cost of training",
+    ):
         assert f"## {title}" in text
     html = (tmp_path / "report.html").read_text()
     assert html.count("data:image/png;base64") == 4
@@ -127,7 +141,7 @@ def test_the_report(tmp_path: Path) -> None:
 
 def test_a_report_of_nothing_yet() -> None:
     full = PRESETS["full"]
-    about = {"preset": "full", "regime": {}, "split": "val", "seeds": [1], "begun": "now", "commands": []}
+    about = {"preset": "full", "regime": asdict(full.regime), "split": "val", "seeds": [1], "begun": "", "commands": []}
     empty = summary(full, about, {"base": ARMS["base"]}, {1: {}})
     assert empty["complete"] == [0, 1]
     assert next(section.title for section in sections_of(empty, [])) == "Study, preset full"
