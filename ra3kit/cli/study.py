@@ -7,6 +7,8 @@ interrupted goes on with --resume, an arm that was under way from its newest che
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 
 from ra3kit.errors import RunError
@@ -56,6 +58,19 @@ def run(args: argparse.Namespace) -> int:
     print(f"{'seeds':<11} {', '.join(map(str, study.seeds))}")
     print(f"{'folder':<11} {folder}")
     print(f"{'to do':<11} {len(left)} pieces of work, about {words(minutes)}", flush=True)
-    study.run()
+    try:
+        study.run()
+    except KeyboardInterrupt:
+        again = " ".join(["ra3kit", *map(shlex.quote, sys.argv[1:]), *([] if args.resume else ["--resume"])])
+        print(f"What is done stays done. Go on: {again}", file=sys.stderr)
+        raise
     print(f"{'results':<11} {folder / HTML}")
+    print(f"{'next':<11} {next_command(folder, preset.smoke)}")
     return 0
+
+
+def next_command(folder: Path, smoke: bool) -> str:
+    """What to run when a study is done."""
+    if smoke:
+        return "ra3kit study --preset full --jobs 2    # hours; it can be stopped and goes on with --resume"
+    return f"tensorboard --logdir {shlex.quote(str(folder))}"

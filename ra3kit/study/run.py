@@ -252,6 +252,8 @@ def begin(
         RecipeError: no such arm.
     """
     path = folder / STUDY
+    if resume and not path.is_file() and (folder / RESULTS).is_file():
+        unpack(folder)
     there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if there is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"--out {folder}: it holds something else than a study. Nothing is overwritten.")
@@ -276,6 +278,26 @@ def begin(
     }
     write_json(path, about)
     return Study(folder, preset, found, wanted, bases or folder.parent / "bases", jobs)
+
+
+def unpack(folder: Path) -> None:
+    """Lay out a study of which only results.json is there: what it is, and the result of each arm.
+
+    Raises:
+        RunError: the file is not the results of a study.
+    """
+    path = folder / RESULTS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        about, results = found["study"], found["results"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: not the results of a study ({type(error).__name__}: {error})") from error
+    for seed, arms in results.items():
+        for arm, result in arms.items():
+            place = folder / f"seed-{seed}" / arm
+            place.mkdir(parents=True, exist_ok=True)
+            write_json(place / RESULT, result)
+    write_json(folder / STUDY, about)
 
 
 def _differences(was: Mapping[str, Any], is_now: Mapping[str, Any], name: str = "") -> Iterable[tuple[str, Any, Any]]:

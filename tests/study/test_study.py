@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ra3kit.cli import main
+from ra3kit.cli.study import next_command
 from ra3kit.errors import RecipeError, RunError
 from ra3kit.study.regime import Preset, Regime
 from ra3kit.study.run import Study, begin
@@ -96,11 +98,58 @@ def test_killed_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
             assert first[key] == second[key], (arm, key)
 
 
+def test_it_goes_on_from_its_results_alone(tmp_path: Path) -> None:
+    """results.json is what is carried; an arm without a result is trained, and again what it starts from."""
+    study = begin(tmp_path / "there", TINY, ["base", "ntp"])
+    for seed, arm in ((1, "base"), (1, "ntp"), (2, "base")):
+        place = study.folder / f"seed-{seed}" / arm
+        place.mkdir(parents=True)
+        (place / "result.json").write_text(json.dumps({"arm": arm, "seed": seed, "sampled": {"pass@1": seed / 4}}))
+    found = {"study": json.loads((study.folder / "study.json").read_text()), "results": study.results()}
+
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "results.json").write_text(json.dumps(found))
+    with pytest.raises(RunError, match="something else"):
+        begin(here, TINY)
+    carried = begin(here, TINY, resume=True)
+    assert carried.results() == study.results()
+    assert [str(task) for task in carried.tasks()] == [
+        *("seed 2, base: training", "seed 2, ntp: training", "seed 2, ntp: measuring")
+    ]
+
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "results.json").write_text('{"scores": 1}')
+    with pytest.raises(RunError, match="not the results of a study"):
+        begin(tmp_path / "odd", TINY, resume=True)
+
+
 def test_a_job_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     wrong = replace(TINY, regime=replace(MICRO, base_overrides=("model.config.hidden_size=3",)))
     study = begin(tmp_path / "study", wrong, ["base"], (1,), bases=tmp_path / "bases")
     with pytest.raises(RunError, match="seed 1, base: training failed with exit code 2"):
         study.run()
+
+
+def test_what_is_said_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["study", "--preset", "quick", "--out", str(tmp_path / "a study")]
+    monkeypatch.setattr("sys.argv", ["ra3kit", *command])
+
+    def interrupted(self: Study) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Study, "run", interrupted)
+    assert main(command) == 130
+    assert f"Go on: ra3kit study --preset quick --out '{tmp_path}/a study' --resume" in capsys.readouterr().err
+
+    monkeypatch.setattr(Study, "run", lambda self: None)
+    assert main([*command, "--resume"]) == 0
+    *_, results, following = capsys.readouterr().out.splitlines()
+    assert results.endswith("report.html")
+    assert "ra3kit study --preset full" in following
+    assert next_command(Path("runs/mine"), smoke=False) == "tensorboard --logdir runs/mine"
 
 
 def test_a_folder_is_one_study(tmp_path: Path) -> None:
