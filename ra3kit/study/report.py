@@ -29,6 +29,8 @@ from ra3kit.study.measures import MEASURES
 
 SCORES, REWARDS, COSTS, SWEEPS = "scores.png", "rlvr.png", "cost.png", "sweeps.png"
 HTML, MARKDOWN, JSON = "report.html", "report.md", "results.json"
+ROLES = {"base": COLOURS[7], "ntp": COLOURS[1], "ra3": COLOURS[0], "oracle": COLOURS[2]}
+OTHER = "#b9bec5"
 SMOOTH = 5
 """Steps of the running mean of rewards."""
 
@@ -297,6 +299,11 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[An
     return figure, list(figure.subplots(1, columns, squeeze=False).ravel())
 
 
+def colour(arm: str) -> str:
+    """Of an arm: one for the base, NTP, RA3 and the upper bound each, also of what starts from them; else grey."""
+    return ROLES.get(arm.removeprefix("grpo-from-").partition("-")[0], OTHER)
+
+
 def _main_arms(found: Mapping[str, Any]) -> list[str]:
     return [a for a, values in found["table"].items() if "pass@1" in values and not found["arms"][a]["sweep"]]
 
@@ -310,11 +317,10 @@ def draw_scores(path: Path, found: Mapping[str, Any]) -> bool:
     for axes, key in zip(panels, ("pass@1", "greedy"), strict=True):
         for row, arm in enumerate(arms):
             entry = found["table"][arm][key]
-            colour = COLOURS[row % len(COLOURS)]
-            axes.barh(row, entry["mean"], color=colour, alpha=0.35, height=0.6)
-            axes.plot(list(entry["values"].values()), [row] * len(entry["values"]), "o", color=colour, markersize=4)
+            axes.barh(row, entry["mean"], color=colour(arm), alpha=0.45, height=0.6)
+            axes.plot(list(entry["values"].values()), [row] * len(entry["values"]), "o", color="#3a4048", markersize=3)
             if entry["half"] is not None:
-                axes.errorbar(entry["mean"], row, xerr=entry["half"], color=colour, capsize=3, linewidth=1.5)
+                axes.errorbar(entry["mean"], row, xerr=entry["half"], color="#3a4048", capsize=3, linewidth=1)
         axes.set(title=f"{MEASURES[key].title}, sampled" if key == "pass@1" else "pass@1, greedy", xlim=(0, 1))
         axes.set_yticks(range(len(arms)), arms if key == "pass@1" else [""] * len(arms))
         axes.invert_yaxis()
@@ -333,11 +339,11 @@ def draw_rewards(path: Path, found: Mapping[str, Any]) -> bool:
     if not curves:
         return False
     figure, (axes,) = _figure(7, 4)
-    for number, (arm, rows) in enumerate(curves.items()):
+    for arm, rows in curves.items():
         length = min(map(len, rows))
         mean, half = mean_band(np.array([row[:length] for row in rows]))
-        axes.plot(mean, color=COLOURS[number], label=arm)
-        axes.fill_between(np.arange(length), mean - half, mean + half, color=COLOURS[number], alpha=0.2)
+        axes.plot(mean, color=colour(arm), label=arm)
+        axes.fill_between(np.arange(length), mean - half, mean + half, color=colour(arm), alpha=0.2)
     axes.set(xlabel="optimizer step", ylabel=f"reward, running mean of {SMOOTH} steps", ylim=(0, 1))
     axes.legend(frameon=False)
     figure.savefig(path, dpi=130)
@@ -350,9 +356,9 @@ def draw_costs(path: Path, found: Mapping[str, Any]) -> bool:
     if not arms:
         return False
     figure, (axes,) = _figure(7, 4)
-    for number, arm in enumerate(arms):
+    for arm in arms:
         x, y = found["table"][arm]["cpu_seconds"]["mean"], found["table"][arm]["pass@1"]["mean"]
-        axes.plot([x], [y], "o", color=COLOURS[number % len(COLOURS)])
+        axes.plot([x], [y], "o", color=colour(arm))
         axes.annotate(arm, (x, y), textcoords="offset points", xytext=(6, 3), fontsize=9)
     axes.set(xlabel="CPU seconds of training", ylabel="pass@1, sampled", ylim=(0, 1), xlim=(0, None))
     figure.savefig(path, dpi=130)
@@ -367,19 +373,21 @@ def draw_sweeps(path: Path, found: Mapping[str, Any]) -> bool:
         return False
     figure, panels = _figure(12, 3.6, 3)
 
-    def line(axes: Any, sweep: str, key: str, label: str, number: int, arms: str = "") -> None:
-        points = [(x, table[a][key]["mean"]) for x, a in places[sweep] if a.startswith(arms) and key in table[a]]
+    def line(axes: Any, of: str, arms: Sequence[tuple[float, str]], key: str, label: str, style: str = "o-") -> None:
+        points = [(x, table[arm][key]["mean"]) for x, arm in arms if key in table[arm]]
         if points:
-            axes.plot(*zip(*points, strict=True), "o-", color=COLOURS[number], label=label)
+            axes.plot(*zip(*points, strict=True), style, color=colour(of), label=label)
 
-    for number, key in enumerate(("pass@1", "thought_rate")):
-        line(panels[0], "c", key, MEASURES[key].title, number)
-    for number, arm in enumerate(("ntp", "ra3")):
-        line(panels[1], "programs", "pass@1", arm, number, arm)
-    line(panels[2], "steps", "pass@1", "ntp", 0)
+    line(panels[0], "ra3", places["c"], "pass@1", "pass@1")
+    line(panels[0], "ra3", places["c"], "thought_rate", "thought rate", "o:")
+    for of in ("ntp", "ra3"):
+        line(panels[1], of, [(x, arm) for x, arm in places["programs"] if arm.startswith(of)], "pass@1", of)
+    line(panels[2], "ntp", places["steps"], "pass@1", "ntp")
     if "pass@1" in table.get("ra3", {}):
-        panels[2].axhline(table["ra3"]["pass@1"]["mean"], color=COLOURS[1], linestyle="--", label="ra3")
+        panels[2].axhline(table["ra3"]["pass@1"]["mean"], color=colour("ra3"), linestyle="--", label="ra3")
+    swept = sorted({x for x, _ in places["c"]})
     panels[0].set_xscale("symlog", linthresh=0.25)
+    panels[0].set_xticks(swept, [f"{x:g}" for x in swept])
     labels = ("c, nats on a line's sum", "expert programs", "optimizer steps")
     for axes, sweep, label in zip(panels, SWEPT, labels, strict=True):
         axes.set(
