@@ -37,9 +37,12 @@ SMOOTH = 5
 COLUMNS = {
     "Scores on the tasks": ("pass@1", "pass@5", "greedy"),
     "Held-out code (less is better)": ("m_step", "plain_line", "own_line", "iwae_line"),
-    "Thoughts": ("thought_rate", "thought_length", "nmi", "f1", "named"),
+    "The model's own thoughts, on held-out code": (
+        *("thought_rate", "thought_length", "nmi", "precision", "recall", "named"),
+    ),
+    "Thoughts in the annotated corpus": ("q_nmi", "q_precision", "q_recall", "q_named"),
     "RLVR": ("area", "reached", "asymptote"),
-    "Cost of training": ("cpu_seconds", "trained_tokens"),
+    "Cost of training": ("cpu_seconds", "wall_seconds", "trained_tokens"),
 }
 """Tables of arms: title -> measures."""
 SWEPT = {

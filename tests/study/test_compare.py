@@ -34,7 +34,10 @@ def made_up(arm: str, seed: int) -> dict[str, Any]:
         "sampled": {"pass@1": score, "pass@5": score},
         "greedy": {"pass@1": 0.9},
         "held_out": {"iwae_line": 1 - score, "thought_rate": 0.2},
-        "agreement": {"pi": {"named": 0.5 if seed == POOR else 0.9}},
+        "agreement": {
+            "pi": {"named": 0.5 if seed == POOR else 0.9},
+            "q": {"precision": 1.0, "recall": 0.75} if ra3 else None,
+        },
         **({"rlvr": rlvr} if arm.startswith("grpo") else {}),
         "commands": {"train": f"ra3kit fit --recipe x {arm}"},
     }
@@ -133,6 +136,9 @@ def test_the_report(tmp_path: Path) -> None:
         "Cost of training",
     ):
         assert f"## {title}" in text
+    written = text.partition("## Thoughts in the annotated corpus")[2].partition("##")[0]
+    assert "| ra3 | 5 | - | 100.0 % ± 0.0 | 75.0 % ± 0.0 | - |" in written
+    assert "| ntp |" not in written  # it has no thoughts
     html = (tmp_path / "report.html").read_text()
     assert html.count("data:image/png;base64") == 4
     assert "http" not in html
