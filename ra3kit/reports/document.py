@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ra3kit.environment import CORE, kit, versions
 from ra3kit.provenance import now
+from ra3kit.reports.annotated import STYLE as ANNOTATED_STYLE
+from ra3kit.reports.annotated import Annotated, as_divs, as_text, fenced
 
 NO_PICTURE = "No picture: matplotlib is missing. To have it: pip install 'ra3kit[plot]'"
 STYLE = """
@@ -55,7 +57,7 @@ class Code:
     text: str
 
 
-Block = str | Table | Picture | Items | Code
+Block = str | Table | Picture | Items | Code | Annotated
 """A paragraph, plain text without markup, or one of the others."""
 
 
@@ -97,7 +99,11 @@ def _markdown(block: Block) -> str:
         case Picture(name, about):
             return f"![{about}]({name})"
         case Code(text):
-            return f"```text\n{text}\n```"
+            return fenced(text)
+        case Annotated(legend, snippets):
+            keys = Items([f"{mark}: {meaning}" for mark, meaning in legend.items()])
+            shown = [part for title, rows in snippets for part in (_plain(title), fenced(as_text(rows)))]
+            return "\n\n".join([_markdown(keys), *shown])
         case Items(lines):
             return "\n".join(f"- {_plain(line)}" for line in lines)
         case Table(rows):
@@ -125,10 +131,12 @@ def as_html(sections: Sequence[Section], folder: Path) -> str:
         parts.append(f"<h{level}>{html.escape(section.title)}</h{level}>")
         parts += [_html(block, folder) for block in section.blocks]
     body = "\n".join(parts)
+    has_annotated = any(isinstance(block, Annotated) for section in sections for block in section.blocks)
+    style = STYLE + (ANNOTATED_STYLE if has_annotated else "")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
@@ -139,6 +147,8 @@ def _html(block: Block, folder: Path) -> str:
             return f'<img src="data:image/png;base64,{data}" alt="{html.escape(about)}">'
         case Code(text):
             return f"<pre>{html.escape(text)}</pre>"
+        case Annotated():
+            return as_divs(block)
         case Items(lines):
             return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
         case Table(rows):
