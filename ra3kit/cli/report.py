@@ -1,7 +1,8 @@
 """Curves of one run or of several in one picture, with a table: for the terminal, as Markdown, and as one HTML file.
 
 RUN is a run folder, also of a run that is still going on, or a folder of run folders. Runs of one name that differ in
-nothing but seeds are joined into one curve with a 95 % t-interval.
+nothing but seeds are joined into one curve with a 95 % t-interval. Of a single run that annotated a corpus (RA3, BRiTE)
+the report also says which thoughts paid, which intents are frequent, and how far they reach.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ EXAMPLES = """examples:
   ra3kit report runs/rlvr-from-ntp runs/rlvr-from-ra3          # all runs in each; seeds are joined
   ra3kit report runs/rlvr --tags 'rlvr/reward*' 'eval/*/pass@1' --x seconds --smooth 20
   ra3kit report runs/rlvr --group model.beta --out reports/beta
+  ra3kit report runs/tiny-ra3/001 --snippets 256 --gamma 0.95  # more thoughts weighed, another discount per line
+  ra3kit report runs/tiny-ra3/001 --snippets 0                 # none: the trained model is not loaded
 """
 
 NAME = 60
@@ -42,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threshold", metavar="V", type=float, default=0.5, help="of rewards and pass rates: when? (default: 0.5)"
+    )
+    parser.add_argument(
+        "--snippets", metavar="N", type=int, default=64, help="annotated snippets to weigh, 0 for none (default: 64)"
+    )
+    parser.add_argument(
+        "--gamma", metavar="G", type=float, default=0.99, help="discount per line, for the horizon (default: 0.99)"
     )
     parser.add_argument(
         "--group", metavar="KEY", nargs="+", help="join runs with equal values of these settings, whatever else differs"
@@ -64,21 +73,34 @@ def run(args: argparse.Namespace) -> int:
 
     check_number("--smooth", args.smooth, least=1, whole=True, error=RunError)
     check_number("--threshold", args.threshold, error=RunError)
+    check_number("--snippets", args.snippets, least=0, whole=True, error=RunError)
+    check_number("--gamma", args.gamma, above=0, below=1, error=RunError)
     if args.group and args.no_join:
         raise RunError("--group joins runs and --no-join does not; give one of them.")
     if args.out is not None:
         _check_new(Path(args.out))
     folders, left_out = find_runs(args.runs)
     arms = join([read_run(folder) for folder in folders], args.group, not args.no_join)
-    report = report_of(arms, View(args.tags, args.smooth, args.threshold), _command(), left_out)
+    view = View(args.tags, args.smooth, args.threshold, args.snippets, args.gamma)
+    report = report_of(arms, view, _command(), left_out)
     folder = _new_folder(args.out, folders, arms)
     if can_draw():
         draw(folder / PICTURE, report.lines, arms, args.x)
+        _draw_thoughts(folder, report, arms, args.gamma)
     (folder / MARKDOWN).write_text(as_markdown(report.sections), encoding="utf-8")
     (folder / PAGE).write_text(as_html(report.sections, folder), encoding="utf-8")
     _record(folder, arms)
-    print("\n".join([*_shown(report), *_where_next(folder, arms)]))
+    print("\n".join([*_shown(report, args.gamma), *_where_next(folder, arms)]))
     return 0
+
+
+def _draw_thoughts(folder: Path, report: Report, arms: Sequence[Arm], gamma: float) -> None:
+    if report.thoughts is None or not report.thoughts.options:
+        return
+    from ra3kit.reports.thoughts_picture import draw_thoughts
+    from ra3kit.reports.thoughts_sections import PICTURE
+
+    draw_thoughts(folder / PICTURE, report.thoughts, arms[0].runs[0].curves, gamma)
 
 
 def _command() -> str:
@@ -134,10 +156,14 @@ def _record(folder: Path, arms: Sequence[Arm]) -> None:
 # --- for the terminal ------------------------------------------------------------------------------------------------
 
 
-def _shown(report: Report) -> list[str]:
+def _shown(report: Report, gamma: float) -> list[str]:
     lines = []
     for tag, table in report.tables.items():
         lines += [tag, *_aligned(table), ""]
+    if report.thoughts is not None:
+        from ra3kit.reports.thoughts_sections import terminal_lines
+
+        lines += terminal_lines(report.thoughts, gamma)
     lines += [f"warning: {note}" for note in report.notes]
     return [*lines, *([""] if report.notes else [])]
 

@@ -153,6 +153,12 @@ def read_run(folder: Path) -> Run:
     return Run(folder, read_curves(folder), dict(flat(tree)), known if isinstance(known, dict) else {}, starts)
 
 
+def stores_of(folder: Path) -> dict[int, Path]:
+    """The annotated stores of a run by iteration, finished or not; those set aside by a resume are not among them."""
+    found = [(re.fullmatch(r"iteration-(\d+)", path.name), path) for path in (folder / "store").glob("iteration-*")]
+    return dict(sorted((int(match[1]), path) for match, path in found if match and path.is_dir()))
+
+
 def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every leaf; of a list of components each is called by its class.
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ra3kit.guards import Finding
 from ra3kit.reports.curves import Curve
 from ra3kit.reports.document import NO_PICTURE, Block, Code, Items, Picture, Section, Table, can_draw, made_table
 from ra3kit.reports.panels import Line, caption, choose_tags, lines_of, table_of, unequal_ends, unit_of
-from ra3kit.reports.runs import Arm, Run, differences
+from ra3kit.reports.rlvr_thoughts import rlvr_thoughts
+from ra3kit.reports.runs import Arm, Run, differences, stores_of
+from ra3kit.reports.thoughts_sections import thoughts_sections
+
+if TYPE_CHECKING:
+    from ra3kit.reports.run_thoughts import RunThoughts
 
 PICTURE, MARKDOWN, PAGE = "report.png", "report.md", "report.html"
 
@@ -23,12 +29,14 @@ class Report:
         lines: what the picture shows.
         tables: the figures of the curves again, by tag, for the terminal.
         notes: what was left out, and what a reader must keep in mind.
+        thoughts: of a single run with annotated stores.
     """
 
     sections: list[Section]
     lines: list[Line]
     tables: dict[str, Table]
     notes: list[str]
+    thoughts: RunThoughts | None = None
 
 
 @dataclass(frozen=True)
@@ -39,15 +47,20 @@ class View:
         tags: globs; None: those of the stages.
         smooth: steps of the running mean, >= 1.
         threshold: of rewards and pass rates.
+        snippets: annotated snippets of a single run that are weighed, at most; 0 for none.
+        gamma: discount per line of code, above 0 and below 1.
     """
 
     tags: Sequence[str] | None = None
     smooth: int = 10
     threshold: float = 0.5
+    snippets: int = 64
+    gamma: float = 0.99
 
 
 def report_of(arms: Sequence[Arm], view: View, command: str, notes: Sequence[str] = ()) -> Report:
-    """Put a report together. Its picture, `PICTURE`, is still to be drawn: `ra3kit.reports.panels.draw`.
+    """Put a report together. Its pictures are still to be drawn: `PICTURE` by `ra3kit.reports.panels.draw`, and, where
+    there are thoughts, theirs by `ra3kit.reports.thoughts_picture.draw_thoughts`.
 
     Args:
         arms: what is reported, at least one run in each.
@@ -57,13 +70,16 @@ def report_of(arms: Sequence[Arm], view: View, command: str, notes: Sequence[str
 
     Raises:
         RunError: no curve has such a tag.
+        DataError: an annotated store and the model of a run are of different tokenizers.
     """
     runs = [run for arm in arms for run in arm.runs]
     lines, left_out = lines_of(arms, choose_tags(runs, view.tags), view.smooth)
     shown = list(dict.fromkeys(line.tag for line in lines))
     tables = {tag: Table(table_of(tag, lines, view.threshold, view.smooth)) for tag in shown}
     uneven = [note for tag in shown if (note := unequal_ends(tag, lines)) is not None]
-    told = [*notes, *left_out, *uneven, *(line for run in runs for line in findings_of(run))]
+    thoughts = thoughts_of(runs[0], view) if len(runs) == 1 else None
+    missing = thoughts.notes if thoughts else []
+    told = [*notes, *left_out, *uneven, *(line for run in runs for line in findings_of(run)), *missing]
     about = "curves of " + ", ".join(arm.label for arm in arms)
     top: list[Block] = [Picture(PICTURE, about), caption(lines, view.smooth)] if can_draw() else [NO_PICTURE]
     differing = differences([arm.runs for arm in arms])
@@ -74,17 +90,27 @@ def report_of(arms: Sequence[Arm], view: View, command: str, notes: Sequence[str
         *([Section("To keep in mind", [Items(told)])] if told else []),
         Section("Runs", [runs_table(arms)]),
         *([settings_section(arms, differing)] if len(runs) > 1 else []),
-        *(section for run in runs[:1] if len(runs) == 1 for section in run_sections(run)),
+        *(section for run in runs[:1] if len(runs) == 1 for section in run_sections(run, thoughts, view)),
         Section("How it was made", [Code(command), made_table()]),
     ]
-    return Report(sections, lines, tables, told)
+    return Report(sections, lines, tables, told, thoughts)
 
 
-def run_sections(run: Run) -> list[Section]:
+def thoughts_of(run: Run, view: View) -> RunThoughts | None:
+    """The thoughts in the annotated stores of a run; None of a run without."""
+    if not stores_of(run.folder):
+        return None
+    from ra3kit.reports.run_thoughts import read_thoughts  # loads torch
+
+    return read_thoughts(run, view.snippets)
+
+
+def run_sections(run: Run, thoughts: RunThoughts | None, view: View) -> list[Section]:
     """What a report of a single run says beside its curves."""
+    own = rlvr_thoughts(run.curves) if thoughts is None else thoughts_sections(thoughts, run.curves, view.gamma)
     ends = {tag: curve.finite() for tag, curve in run.curves.items() if not tag.endswith(("_lo", "_hi"))}
     rows = [["tag", "first", "last", "points"], *(_ends(tag, curve) for tag, curve in sorted(ends.items()))]
-    return [Section("Every curve of the run", [Table(rows)])]
+    return [*own, Section("Every curve of the run", [Table(rows)])]
 
 
 def _ends(tag: str, curve: Curve) -> list[str]:
