@@ -18,6 +18,7 @@ import lightning as L
 import tokenizers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from ra3kit.errors import DataError, TokenizerError, nearest
 from ra3kit.hub import hub_advice
@@ -37,6 +38,8 @@ PRE_TOKENIZER_RULES: dict[str, str] = {
 the punctuation or the white space before it. GPT-2 joins line ends to the indentation after them."""
 
 MAX_VOCABULARY = 2_000_000
+GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Class names of tokenizers whose rules all stand in tokenizer.json."""
 EOS, BOS = "<|endoftext|>", "<|begin_of_text|>"
 PROBE = "class F(X):  # \ufb01\ndef f(x):\n\n\treturn {'é': \"日本\"}  # 🙂\r\n    \n\fif x:\n        pass\n"
 """Text that every usable tokenizer gives back exactly: capitals, a ligature, tabs, CRLF, form feed, blank lines,
@@ -50,7 +53,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         TokenizerError: nothing loadable there, or it fails `check_tokenizer`.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer = _read(name_or_path)
     except Exception as error:  # a damaged folder fails in as many ways as there are tokenizer classes
         if advice := absent_model(name_or_path):
             raise TokenizerError(f"model or tokenizer {name_or_path!r}: {advice}") from error
@@ -66,6 +69,16 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         ) from error
     check_tokenizer(tokenizer)
     return tokenizer
+
+
+def _read(name_or_path: str) -> PreTrainedTokenizerBase:
+    """A tokenizer as its files have it.
+
+    AutoTokenizer goes by the type of the model beside it: one that was trained for a Qwen2 would come back with Qwen2's
+    own rules and its normaliser, and read other tokens than it was trained with.
+    """
+    generic = get_tokenizer_config(name_or_path).get("tokenizer_class") in GENERIC
+    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(name_or_path)
 
 
 def start_and_end_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:

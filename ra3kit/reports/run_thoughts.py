@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from transformers import PreTrainedTokenizerFast
 
 from ra3kit.abstraction.credit import Scale
 from ra3kit.abstraction.evaluate import thought_gains
@@ -159,7 +158,7 @@ def rules_of(store: BootstrappedStore) -> ThoughtRules:
 
 
 def _check_tokenizer(store: BootstrappedStore, tokenizer: Any, model: Path, notes: list[str]) -> None:
-    there, own = store.provenance.get("tokenizer"), saved_id(model, tokenizer)
+    there, own = store.provenance.get("tokenizer"), tokenizer_id(tokenizer)
     (folder,) = store.folders
     if there is None:
         # nothing else would tell ids of another vocabulary from its own
@@ -169,23 +168,6 @@ def _check_tokenizer(store: BootstrappedStore, tokenizer: Any, model: Path, note
             f"{folder} was written with tokenizer {there}, but {model} has {own}: they are of different runs. Put the "
             "store and the model of one run together, or move the store away to have the report without it."
         )
-
-
-def saved_id(model: Path, tokenizer: Any) -> str:
-    """The id of a model's tokenizer as it was saved, the one that its run used.
-
-    Loaded again, transformers may give a tokenizer what its model class usually has (Qwen2: a normaliser). The texts of
-    its tokens stay the same, but not its id.
-
-    Args:
-        model: folder of the model.
-        tokenizer: loaded from it.
-    """
-    file = model / "tokenizer.json"
-    if not file.is_file():
-        return tokenizer_id(tokenizer)
-    ends = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
-    return tokenizer_id(PreTrainedTokenizerFast(tokenizer_file=str(file), **ends))
 
 
 def texts_of(tokenizer: Any, intents: Sequence[tuple[int, ...]]) -> Texts:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 from ra3kit.data import tokenizer as module
 from ra3kit.data.encode import encode_texts
@@ -31,6 +31,19 @@ def test_training_is_deterministic_and_the_id_is_of_the_content(tmp_path: Path) 
     assert tokenizer_id(one) == tokenizer_id(two)
     one.save_pretrained(tmp_path)
     assert tokenizer_id(load_tokenizer(str(tmp_path))) == tokenizer_id(two)
+
+
+@pytest.mark.parametrize("rules", ["qwen2", "gpt2", "llama3"])
+def test_beside_a_model_of_any_family_a_tokenizer_is_read_as_it_was_saved(tmp_path: Path, rules: Rules) -> None:
+    """transformers would give it the rules of the model's family: digits one by one, composed accents."""
+    text = "x1234 = f(x)\n\n    # e\u0301\n"
+    tokenizer = train_byte_level_bpe([text] * 5, 300, rules)
+    tokenizer.save_pretrained(tmp_path)
+    Qwen2Config().save_pretrained(tmp_path)
+    again = load_tokenizer(str(tmp_path))
+    assert tokenizer_id(again) == tokenizer_id(tokenizer)
+    assert again.encode(text) == tokenizer.encode(text)
+    assert again.decode(again.encode(text, add_special_tokens=False)) == text
 
 
 def test_published_rules(tokenizers: dict[Rules, PreTrainedTokenizerFast]) -> None:
