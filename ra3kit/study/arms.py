@@ -69,10 +69,23 @@ TRAINED = {"programs": "programs", "steps": "steps"}
 EM = {"programs": "programs", "steps": "m_steps", "iterations": "iterations"}
 Q = {**EM, "updates": "updates", "c": "c"}
 
-_ARMS = (
+_ARMS = (  # those of the claims first
     Arm("base", "pretrained on sloppy, commented programs; where all others start", "tiny-base", "", minutes=2.5),
     Arm("ntp", "next-token prediction on the expert corpus", "study/ntp", takes=TRAINED, minutes=0.5),
     Arm("ra3", "RA3 with a causal posterior, as in the paper", "study/ra3", takes=Q, minutes=1.5),
+    Arm(
+        "ntp-compute",
+        "next-token prediction for no fewer CPU seconds than RA3 takes",
+        "study/ntp",
+        takes={"programs": "programs", "steps": "compute_steps"},
+        minutes=1.7,
+    ),
+    *(
+        Arm(f"grpo-from-{start}", f"GRPO from {start}", "study/grpo", start, {"steps": "grpo_steps"}, minutes=3.5)
+        for start in ("base", "ntp", "ra3")
+    ),
+    Arm("random", "control: thoughts in random places", "study/random", takes=EM, minutes=0.5),
+    Arm("oracle", "upper bound: the true intents at their lines", "study/oracle", takes=EM, minutes=0.5),
     Arm("ra3-hindsight", "RA3 with a posterior that sees coming lines", "study/ra3-hindsight", takes=Q, minutes=2),
     Arm(
         "resampled",
@@ -94,19 +107,6 @@ _ARMS = (
         "study/every-line",
         takes={**EM, "updates": "updates"},
         minutes=2,
-    ),
-    Arm("random", "control: thoughts in random places", "study/random", takes=EM, minutes=0.5),
-    Arm("oracle", "upper bound: the true intents at their lines", "study/oracle", takes=EM, minutes=0.5),
-    Arm(
-        "ntp-compute",
-        "next-token prediction for no fewer CPU seconds than RA3 takes",
-        "study/ntp",
-        takes={"programs": "programs", "steps": "compute_steps"},
-        minutes=1.7,
-    ),
-    *(
-        Arm(f"grpo-from-{start}", f"GRPO from {start}", "study/grpo", start, {"steps": "grpo_steps"}, minutes=3.5)
-        for start in ("base", "ntp", "ra3")
     ),
     *(
         Arm(f"c={c:g}", f"RA3 with c = {c:g}", "study/ra3", takes=Q, sets={"c": c}, minutes=1.5, sweep="c", x=c)

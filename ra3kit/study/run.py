@@ -79,6 +79,7 @@ class Study:
     ) -> None:
         self.folder, self.preset, self.bases, self.jobs = folder, preset, bases, jobs
         self.arms, self.seeds = list(arms), list(seeds)
+        self.hashes: dict[tuple[int, str], str] = {}  # of the bases: each takes a second or more
 
     # ---- where things are -----------------------------------------------------------------------------------------
 
@@ -90,7 +91,9 @@ class Study:
         """The folder that holds an arm's run and its cost: for the base, one that studies share."""
         if arm.after:
             return self.place(seed, arm)
-        return self.bases / content_hash(arm, self.preset.regime, seed)
+        if (seed, arm.name) not in self.hashes:
+            self.hashes[seed, arm.name] = content_hash(arm, self.preset.regime, seed)
+        return self.bases / self.hashes[seed, arm.name]
 
     def run_folder(self, seed: int, arm: Arm) -> Path:
         """The run of an arm."""
@@ -152,6 +155,7 @@ class Study:
             RunError: a job failed. What is done stays done.
         """
         waiting, jobs, clock = self.tasks(), Jobs(), Clock(self.jobs, self.preset.pace)
+        new_results = False
         try:
             while waiting or jobs.running:
                 free = self.jobs - len(jobs.running)
@@ -161,14 +165,16 @@ class Study:
                     clock.start(task)
                 if not jobs.running:  # cannot happen unless a run that was finished is no more
                     raise RunError(f"{self.folder}: {waiting[0]} needs an arm that is not trained")
+                if new_results:  # takes seconds, so the next jobs are at work meanwhile
+                    self.write()
+                    new_results = False
                 for task, code in jobs.finished():
                     if code:
                         raise RunError(self._failure(task, code))
                     clock.end(task)
                     left = clock.left([*waiting, *jobs.running.values()])
                     print(f"{task}, done{self._said(task)}; about {words(left)} left", flush=True)
-                    if task.measure:
-                        self.write()
+                    new_results |= task.measure
         finally:
             jobs.stop()
         self.write()
