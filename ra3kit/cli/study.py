@@ -13,10 +13,13 @@ from pathlib import Path
 
 from ra3kit.errors import RunError
 
+JOBS = 2
+"""A laptop has as many cores."""
 EXAMPLES = """examples:
   ra3kit study --preset quick                       # a smoke run, about 10 minutes on 2 cores
-  ra3kit study --preset full --jobs 2               # hours
-  ra3kit study --preset full --jobs 2 --resume      # go on
+  ra3kit study --preset full                        # hours
+  ra3kit study --preset full --resume               # go on
+  ra3kit study --preset full --jobs 8               # on 8 cores
   ra3kit study --preset full --out runs/study/dev --val --arms base ntp ra3 --seeds 101 102
 """
 
@@ -28,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the study in that folder")
     parser.add_argument("--arms", metavar="ARM", nargs="+", help="these arms, and those they need (default: all)")
     parser.add_argument("--seeds", metavar="N", nargs="+", type=int, help="these worlds (default: the preset's)")
-    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="processes at a time, of one thread each")
+    parser.add_argument(
+        "--jobs", metavar="N", type=int, default=JOBS, help=f"processes at a time, of one thread each (default: {JOBS})"
+    )
     parser.add_argument("--val", action="store_true", help="score on the val tasks: for trying things out")
     parser.add_argument("--bases", metavar="FOLDER", help="where base models are kept (default: bases beside FOLDER)")
 
@@ -72,5 +77,5 @@ def run(args: argparse.Namespace) -> int:
 def next_command(folder: Path, smoke: bool) -> str:
     """What to run when a study is done."""
     if smoke:
-        return "ra3kit study --preset full --jobs 2    # hours; it can be stopped and goes on with --resume"
+        return "ra3kit study --preset full    # hours; it can be stopped and goes on with --resume"
     return f"tensorboard --logdir {shlex.quote(str(folder))}"
