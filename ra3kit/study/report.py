@@ -81,7 +81,7 @@ def sections_of(found: Mapping[str, Any], pictures: Sequence[Picture]) -> list[S
         Section("The arms", [Table([["arm", "starts from", "recipe", "what it is"], *arm_rows(found)])]),
         Section("The regime", [regime_table(found)]),
         Section("The commands", [Code("\n".join(commands(found)))]),
-        Section("How it was made", [made_table()]),
+        Section("How it was made", [made_by(found), "This document:", made_table()]),
     ]
 
 
@@ -264,6 +264,15 @@ def regime_table(found: Mapping[str, Any]) -> Table:
     """Its numbers; the reasons stand in `ra3kit/study/regime.py`."""
     regime = {key: value for key, value in found["study"]["regime"].items() if value not in ("", [], ())}
     return Table([["number", "value"], *([key, str(value)] for key, value in regime.items())])
+
+
+def made_by(found: Mapping[str, Any]) -> str:
+    """When the study was begun, and every version and commit that it was run or gone on with."""
+    kits = [
+        f"{one.get('version', '?')} {str(one.get('commit', ''))[:12]}" + (", changed" if one.get("changed") else "")
+        for one in found["study"].get("kits", ())
+    ]
+    return f"The arms: begun {found['study']['begun']} UTC, run with ra3kit {'; '.join(map(str.strip, kits)) or '?'}."
 
 
 def commands(found: Mapping[str, Any]) -> list[str]:

@@ -57,6 +57,7 @@ def found() -> dict[str, Any]:
         "seeds": list(SEEDS),
         "begun": "now",
         "commands": ["ra3kit study"],
+        "kits": [{"version": "1", "commit": "abcdef0123456789", "changed": 2}, {"version": "2"}],
     }
     return summary(full, about, {name: ARMS[name] for name in full.arms}, results())
 
@@ -128,6 +129,7 @@ def test_the_report(tmp_path: Path) -> None:
     assert "Means of the seeds left out (6):" in text
     assert "| seed 6 |" in text  # its scores, too
     assert "ra3kit fit --recipe x ra3" in text
+    assert "begun now UTC, run with ra3kit 1 abcdef012345, changed; 2." in text
     for title in (
         "The penalty c",
         "The amount of expert data",
