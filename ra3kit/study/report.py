@@ -183,16 +183,17 @@ def arms_table(found: Mapping[str, Any], keys: Sequence[str]) -> Table:
         if not any(key in values for key in keys) or found["arms"][arm]["sweep"]:
             continue
         seeds = max(len(values[key]["values"]) for key in keys if key in values)
-        rows.append([arm, str(seeds), *(cell(values.get(key), key) for key in keys)])
+        rows.append([arm, str(seeds), *(cell(values.get(key), key, seeds) for key in keys)])
     return Table(rows)
 
 
-def cell(entry: Mapping[str, Any] | None, measure: str) -> str:
-    """Mean and half-width."""
+def cell(entry: Mapping[str, Any] | None, measure: str, seeds: int = 0) -> str:
+    """Mean and half-width; of fewer than so many seeds, how many: the others may never have reached a threshold."""
     if entry is None:
         return "-"
     half = "" if entry["half"] is None else f" ± {shown(entry['half'], measure).removesuffix(' %')}"
-    return f"{shown(entry['mean'], measure)}{half}"
+    few = f" ({len(entry['values'])} of {seeds} seeds)" if len(entry["values"]) < seeds else ""
+    return f"{shown(entry['mean'], measure)}{half}{few}"
 
 
 def gate_blocks(found: Mapping[str, Any]) -> list[Block]:

@@ -25,7 +25,13 @@ def made_up(arm: str, seed: int) -> dict[str, Any]:
     """The result of an arm: RA3 20 points above NTP, but not on the poor seed."""
     ra3 = arm.endswith("ra3") or arm.startswith(("c=", "ra3"))
     score = 0.2 if arm == "base" else 0.5 + 0.01 * seed + (0.2 if ra3 else 0.0) - (0.6 if ra3 and seed == POOR else 0)
-    rlvr = {"area": score, "reached": None, "asymptote": score, "steps": 3, "rewards": [0.1, score, score]}
+    rlvr = {
+        "area": score,
+        "reached": 12 if seed == 1 else None,
+        "asymptote": score,
+        "steps": 3,
+        "rewards": [0.1, score, score],
+    }
     return {
         "arm": arm,
         "seed": seed,
@@ -76,7 +82,7 @@ def test_a_gain_is_positive_where_less_is_better_too() -> None:
         assert seeds == [1, 2]
         assert difference is not None
         assert difference.mean == pytest.approx(0.2)
-    assert gain(results(), [1], "grpo-from-ra3", "grpo-from-ntp", "reached") == ([], None)
+    assert gain(results(), [2], "grpo-from-ra3", "grpo-from-ntp", "reached") == ([], None)
 
 
 def test_verdicts() -> None:
@@ -110,7 +116,7 @@ def test_a_sweep_is_of_the_same_seeds_for_all_its_arms() -> None:
 
 
 def test_every_measure_has_its_place() -> None:
-    result = made_up("grpo-from-ra3", 1)
+    result = made_up("grpo-from-ra3", 2)
     there = {measure for measure in MEASURES if value_of(result, measure) is not None}
     assert {"pass@1", "greedy", "iwae_line", "named", "cpu_seconds", "area", "asymptote"} <= there
     assert value_of(result, "reached") is None
@@ -141,6 +147,7 @@ def test_the_report(tmp_path: Path) -> None:
     written = text.partition("## Thoughts in the annotated corpus")[2].partition("##")[0]
     assert "| ra3 | 5 | - | 100.0 % ± 0.0 | 75.0 % ± 0.0 | - |" in written
     assert "| ntp |" not in written  # it has no thoughts
+    assert "| 12.000 (1 of 5 seeds) |" in text.partition("## RLVR")[2]  # the others never reach it
     html = (tmp_path / "report.html").read_text()
     assert html.count("data:image/png;base64") == 4
     assert "http" not in html
