@@ -65,6 +65,8 @@ class Arm:
         return [f"{key}={value}" for key, value in settings.items()]
 
 
+RLVR = "study/grpo"
+"""Recipe of the arms after mid-training."""
 TRAINED = {"programs": "programs", "steps": "steps"}
 EM = {"programs": "programs", "steps": "m_steps", "iterations": "iterations"}
 Q = {**EM, "updates": "updates", "c": "c"}
@@ -81,7 +83,7 @@ _ARMS = (  # those of the claims first
         minutes=1.7,
     ),
     *(
-        Arm(f"grpo-from-{start}", f"GRPO from {start}", "study/grpo", start, {"steps": "grpo_steps"}, minutes=3.5)
+        Arm(f"grpo-from-{start}", f"GRPO from {start}", RLVR, start, {"steps": "grpo_steps"}, minutes=3.5)
         for start in ("base", "ntp", "ra3")
     ),
     Arm("random", "control: thoughts in random places", "study/random", takes=EM, minutes=0.5),

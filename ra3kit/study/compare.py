@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ra3kit.reports.curves import mean_band
-from ra3kit.study.arms import Arm
+from ra3kit.study.arms import ARMS, RLVR, Arm
 from ra3kit.study.measures import MEASURES, value_of
 from ra3kit.study.regime import CAVEAT, CLAIMS, Claim, Preset
 from ra3kit.study.statistics import Paired, paired
@@ -19,8 +19,11 @@ Results = Mapping[int, Mapping[str, Mapping[str, Any]]]
 
 FEW = 5
 """With fewer seeds than this a claim is not judged."""
-BESIDE = ("pass@1", "pass@5", "greedy", "iwae_line")
-"""Measures by which RA3 is shown beside every other arm."""
+BESIDE = {
+    "ra3": ("pass@1", "pass@5", "greedy", "iwae_line"),
+    "grpo-from-ra3": ("pass@1", "pass@5", "greedy", "area", "asymptote"),
+}
+"""Arm -> measures by which it is shown beside the others of its stage."""
 
 
 def gate(results: Results, least: float) -> dict[str, Any]:
@@ -123,9 +126,18 @@ def summary(preset: Preset, about: Mapping[str, Any], arms: Mapping[str, Arm], r
     seeds = [seed for seed in results if results[seed]]
     found = gate(results, preset.regime.gate)
     inside = found["in"]
-    others = [name for name in arms if name not in ("ra3", "base") and not arms[name].sweep]
-    beside = [Claim("ra3", name, measure) for name in ("base", *others) for measure in BESIDE]
-    beside += [Claim(name, "ntp", "pass@1") for name in others if name != "ntp"]
+    stages: dict[bool, list[str]] = {True: [], False: []}  # whether it is RLVR -> arms
+    for name, arm in arms.items():
+        if not arm.sweep:
+            stages[arm.recipe == RLVR].append(name)
+    beside = [
+        Claim(ours, name, measure)
+        for ours, measures in BESIDE.items()
+        for name in stages[ARMS[ours].recipe == RLVR]
+        for measure in measures
+        if name != ours
+    ]
+    beside += [Claim(name, "ntp", "pass@1") for name in stages[False] if name not in ("base", "ntp", "ra3")]
     swept = [seed for seed in about["seeds"][: preset.sweep_seeds] if seed in inside]
     wanted = sum(1 for seed in about["seeds"] for arm in arms.values() if _wanted(seed, arm, about, preset))
     return {

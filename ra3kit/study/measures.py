@@ -73,6 +73,7 @@ MEASURES: dict[str, Measure] = {
     "cpu_seconds": Measure("CPU s", "cpu_seconds", False),
     "wall_seconds": Measure("wall s", "wall_seconds", False),
     "trained_tokens": Measure("trained tokens", "trained_tokens", None),
+    "sampled_tokens": Measure("tokens of answers", "sampled_tokens", None),
     "area": Measure("area under the reward", "rlvr.area"),
     "reached": Measure("step to the threshold", "rlvr.reached", False),
     "asymptote": Measure("reward at the end", "rlvr.asymptote"),
@@ -155,7 +156,11 @@ def of_run(run: Path, corpus: str, regime: Regime) -> dict[str, Any]:
     found: dict[str, Any] = {}
     curves = read_curves(run) if has_events(run) else {}
     trained = [curves[tag] for tag in ("mstep/tokens", "ntp/tokens") if tag in curves]
-    found["trained_tokens"] = int(sum(curve.values.sum() for curve in trained))
+    if trained:
+        found["trained_tokens"] = int(sum(curve.values.sum() for curve in trained))
+    if "rlvr/completions/mean_length" in curves:
+        answers = sum(curves[f"rlvr/answers_{which}_thoughts"].values for which in ("with", "without"))
+        found["sampled_tokens"] = round(float((curves["rlvr/completions/mean_length"].values * answers).sum()))
     for tag in ("mstep/code_loss", "ntp/code_loss"):
         if tag in curves:
             found["m_step"] = end_of(curves[tag].finite().values)

@@ -7,11 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ra3kit.reports.curves import Curve
 from ra3kit.study.arms import ARMS
 from ra3kit.study.compare import gain, gate, summary, verdict
-from ra3kit.study.measures import MEASURES, value_of
+from ra3kit.study.measures import MEASURES, of_run, value_of
 from ra3kit.study.regime import CLAIMS, PRESETS
 from ra3kit.study.report import sections_of, write_report
 from ra3kit.study.statistics import paired
@@ -113,6 +115,32 @@ def test_a_sweep_is_of_the_same_seeds_for_all_its_arms() -> None:
     assert swept["seeds"] == [1, 2]  # ra3 is on all six
     assert swept["table"]["ra3"]["pass@1"]["mean"] == pytest.approx(0.715)
     assert set(swept["table"]["c=4"]["pass@1"]["values"]) == set(swept["table"]["ra3"]["pass@1"]["values"])
+
+
+def test_arms_are_shown_beside_those_of_their_stage() -> None:
+    pairs = {(claim["ours"], claim["theirs"]) for claim in found()["beside"]}
+    assert {("ra3", "base"), ("ra3", "oracle"), ("grpo-from-ra3", "grpo-from-base"), ("oracle", "ntp")} <= pairs
+    assert all(ours.startswith("grpo") == theirs.startswith("grpo") for ours, theirs in pairs)
+    assert all(ours != theirs for ours, theirs in pairs)
+
+
+def test_tokens_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def curve(*values: float) -> Curve:
+        return Curve(np.arange(len(values)), np.array(values), np.zeros(len(values)))
+
+    curves = {
+        "rlvr/completions/mean_length": curve(10.0, 20.0),
+        "rlvr/answers_with_thoughts": curve(3.0, 0.0),
+        "rlvr/answers_without_thoughts": curve(1.0, 4.0),
+    }
+    monkeypatch.setattr("ra3kit.study.measures.has_events", lambda run: True)
+    monkeypatch.setattr("ra3kit.study.measures.read_curves", lambda run: curves)
+    assert of_run(tmp_path, "family:expert", PRESETS["full"].regime) == {"sampled_tokens": 120, "estep": {}}
+    curves.clear()
+    curves |= {"mstep/tokens": curve(100.0, 50.0), "mstep/code_loss": curve(2.0, 1.0)}
+    found_there = of_run(tmp_path, "family:expert", PRESETS["full"].regime)
+    assert found_there["trained_tokens"] == 150
+    assert found_there["m_step"] == 1.0
 
 
 def test_every_measure_has_its_place() -> None:
