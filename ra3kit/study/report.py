@@ -259,8 +259,9 @@ def sweep_places(found: Mapping[str, Any], sweep: str) -> list[tuple[float, str]
         "programs": {"ntp": regime["programs"], "ra3": regime["programs"]},
         "steps": {"ntp": regime["steps"], "ntp-compute": regime["compute_steps"]},
     }[sweep]
-    places = [*own, *((x, name) for name, x in main.items())] if own else []
-    return sorted((x, name) for x, name in places if found["sweeps"]["table"].get(name))
+    table = found["sweeps"]["table"]
+    places = [*own, *((x, name) for name, x in main.items())] if any(table.get(name) for _, name in own) else []
+    return sorted((x, name) for x, name in places if table.get(name))
 
 
 def arm_rows(found: Mapping[str, Any]) -> list[list[str]]:

@@ -15,7 +15,7 @@ from ra3kit.study.arms import ARMS
 from ra3kit.study.compare import gain, gate, summary, verdict
 from ra3kit.study.measures import MEASURES, of_run, value_of
 from ra3kit.study.regime import CLAIMS, PRESETS
-from ra3kit.study.report import sections_of, write_report
+from ra3kit.study.report import sections_of, sweep_places, write_report
 from ra3kit.study.statistics import paired
 
 SEEDS = (1, 2, 3, 4, 5, 6)
@@ -141,6 +141,14 @@ def test_tokens_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     found_there = of_run(tmp_path, "family:expert", PRESETS["full"].regime)
     assert found_there["trained_tokens"] == 150
     assert found_there["m_step"] == 1.0
+
+
+def test_a_sweep_is_shown_once_one_of_its_own_arms_is_there() -> None:
+    there = found()
+    assert [arm for _, arm in sweep_places(there, "c")] == ["c=0", "c=0.25", "ra3", "c=4", "c=16"]
+    for arm in ("c=0", "c=0.25", "c=4", "c=16"):
+        there["sweeps"]["table"][arm] = {}
+    assert sweep_places(there, "c") == []
 
 
 def test_every_measure_has_its_place() -> None:
