@@ -70,7 +70,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "no weights": (without("model.safetensors"), ["model 'm' cannot be loaded", "model.safetensors"]),
     "weights cut": (lambda f: os.truncate(f / "model.safetensors", 1000), ["model 'm' cannot be loaded", "header"]),
     "weights empty": (written("model.safetensors", b""), ["model 'm' cannot be loaded", "header"]),
-    "no tokenizer": (without("tokenizer.json"), ["tokenizer 'm'", "'#'"]),
+    "no tokenizer": (without("tokenizer.json"), ["tokenizer 'm' cannot be loaded", "tokenizer.json"]),
     "tokenizer is no JSON": (written("tokenizer.json", b"{bad"), ["tokenizer 'm' cannot be loaded", "line 1"]),
     "tokenizer is a list": (written("tokenizer.json", b"[]"), ["tokenizer 'm' cannot be loaded"]),
     "code of its own": (
