@@ -77,7 +77,7 @@ _ARMS = (  # those of the claims first
     Arm("ra3", "RA3 with a causal posterior, as in the paper", "study/ra3", takes=Q, minutes=1.5),
     Arm(
         "ntp-compute",
-        "next-token prediction for no fewer CPU seconds than RA3 takes",
+        "next-token prediction for about as many CPU seconds as RA3 takes",
         "study/ntp",
         takes={"programs": "programs", "steps": "compute_steps"},
         minutes=1.7,

@@ -74,7 +74,7 @@ def sections_of(found: Mapping[str, Any], pictures: Sequence[Picture]) -> list[S
         Section("What was claimed before the run", [claims_table(found["claims"]), READING]),
         Section("Where RA3 does not help", where_not(found)),
         *(Section(name, [arms_table(found, keys)]) for name, keys in COLUMNS.items()),
-        Section("RA3 beside the other arms", [claims_table(found["beside"]), BESIDE]),
+        Section("RA3 beside the other arms", [claims_table(found["beside"]), UNCLAIMED]),
         Section("The gate", gate_blocks(found)),
         Section("Every seed", [seeds_table(found)]),
         *sweep_sections(found),
@@ -93,7 +93,7 @@ READING = (
 )
 
 
-BESIDE = (
+UNCLAIMED = (
     "Shown, not claimed, and so without a correction for how many comparisons these are. Arms of mid-training are "
     "compared with those of mid-training, and GRPO with GRPO."
 )

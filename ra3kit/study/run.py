@@ -177,7 +177,7 @@ class Study:
                     new_results |= task.measure
         finally:
             jobs.stop()
-        self.write()
+            self.write()  # also what was measured before something failed
 
     def write(self) -> None:
         """Write results.json and the report of what is there."""

@@ -129,6 +129,7 @@ def test_a_job_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> No
     study = begin(tmp_path / "study", wrong, ["base"], (1,), bases=tmp_path / "bases")
     with pytest.raises(RunError, match="seed 1, base: training failed with exit code 2"):
         study.run()
+    assert (study.folder / "results.json").is_file()  # what there was is written
 
 
 def test_what_is_said_at_the_end(
