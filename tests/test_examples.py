@@ -69,6 +69,7 @@ def test_a_recipe_runs_with_parts_from_another_package(tmp_path: Path, site: Pat
     assert all(text.startswith("#") for text, _ in thoughts)
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass_with_the_checkers(tmp_path: Path, site: Path) -> None:
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(PACKAGE / "tests")]
     done = run(tests, tmp_path, site)

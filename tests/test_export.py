@@ -205,6 +205,7 @@ def test_shards_are_at_most_as_large_as_asked(runs: dict[str, tuple[Path, Any]],
             export(find_source(str(runs["tied"][0])), tmp_path / "other", max_shard_size=size)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_two_ranks_is_exported_by_one_process(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

@@ -72,7 +72,9 @@ def test_interruptions_in_every_phase_change_nothing(
     assert len(checkpoints.find(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("kind", ["shared", "base", "last"])
+@pytest.mark.parametrize(
+    "kind", ["shared", pytest.param("base", marks=pytest.mark.slow), pytest.param("last", marks=pytest.mark.slow)]
+)
 def test_other_weights_of_q_and_starts_of_the_m_step(kind: str, feed: Feed, tmp_path: Path) -> None:
     def make() -> RA3Module:
         settings: dict[str, Any] = {"weights": "shared"} if kind == "shared" else {"start": kind}

@@ -59,8 +59,9 @@ def run(args: argparse.Namespace) -> int:
     left = study.tasks()
     minutes = Clock(args.jobs, preset.pace).left(left)
     print(f"{'study':<11} {preset.name}: {preset.about}")
-    print(f"{'arms':<11} {', '.join(arm.name for arm in study.arms)}")
-    print(f"{'seeds':<11} {', '.join(map(str, study.seeds))}")
+    arms, seeds = study.now
+    print(f"{'arms':<11} {', '.join(arm.name for arm in arms)}")
+    print(f"{'seeds':<11} {', '.join(map(str, seeds))}")
     print(f"{'folder':<11} {folder}")
     print(f"{'to do':<11} {len(left)} pieces of work, about {words(minutes)}", flush=True)
     try:

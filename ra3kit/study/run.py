@@ -72,13 +72,22 @@ class Study:
         seeds: of worlds, bases and training alike.
         bases: folder of the bases.
         jobs: processes at a time, each of one thread.
+        now: arms and seeds that `run` runs; None: all. The report is of all in any case.
     """
 
     def __init__(
-        self, folder: Path, preset: Preset, arms: Sequence[Arm], seeds: Sequence[int], bases: Path, jobs: int = 1
+        self,
+        folder: Path,
+        preset: Preset,
+        arms: Sequence[Arm],
+        seeds: Sequence[int],
+        bases: Path,
+        jobs: int = 1,
+        now: tuple[Sequence[Arm], Sequence[int]] | None = None,
     ) -> None:
         self.folder, self.preset, self.bases, self.jobs = folder, preset, bases, jobs
         self.arms, self.seeds = list(arms), list(seeds)
+        self.now = now or (self.arms, self.seeds)
         self.hashes: dict[tuple[int, str], str] = {}  # of the bases: each takes a second or more
 
     # ---- where things are -----------------------------------------------------------------------------------------
@@ -121,7 +130,8 @@ class Study:
         Where a result is there, the arm is trained again only if its run is gone and another has to start from it: a
         study goes on elsewhere from its results alone.
         """
-        every = [(seed, arm) for arm in self.arms for seed in self.seeds if self.wanted(seed, arm)]
+        arms, seeds = self.now
+        every = [(seed, arm) for arm in arms for seed in seeds if self.wanted(seed, arm)]
         measured = {(seed, arm.name) for seed, arm in every if self.result(seed, arm) is not None}
         needed = {(seed, name) for seed, arm in every if (seed, arm.name) not in measured for name in lineage(arm)}
         left = [Task(seed, arm, measure) for seed, arm in every for measure in (False, True)]
@@ -248,7 +258,8 @@ def begin(
     Args:
         folder: new or empty, or with `resume` that of a study.
         preset: its numbers.
-        arms, seeds: None: those of the preset; when it goes on, those it had.
+        arms, seeds: what to run now. None: those of the preset; when it goes on, those it had. A study that goes on
+            keeps those it had.
         resume: go on.
         bases: None: `bases` beside the folder.
         jobs: at a time.
@@ -269,21 +280,23 @@ def begin(
     if there is not None:
         for key, was, is_now in _differences({name: there[name] for name in own}, own):
             raise RunError(f"{folder}: its {key} is {was!r}, and now it would be {is_now!r}: that is another study.")
-    names = arms or (there or {}).get("arms") or preset.arms
-    wanted = list(seeds or (there or {}).get("seeds") or preset.seeds)
-    found = chosen(names)
+    had = (there or {}).get("arms", []), (there or {}).get("seeds", [])
+    now_arms, now_seeds = chosen(arms or had[0] or preset.arms), list(seeds or had[1] or preset.seeds)
+    all_arms = chosen([*had[0], *(arm.name for arm in now_arms)])
+    all_seeds = [*had[1], *(seed for seed in now_seeds if seed not in had[1])]
     kits = [*(there or {}).get("kits", []), kit()]
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         **own,
-        "arms": [arm.name for arm in found],
-        "seeds": wanted,
+        "arms": [arm.name for arm in all_arms],
+        "seeds": all_seeds,
         "begun": (there or {}).get("begun") or now()[:19],
         "commands": [*(there or {}).get("commands", []), shlex.join(["ra3kit", *sys.argv[1:]])],
         "kits": [one for number, one in enumerate(kits) if one not in kits[:number]],
     }
     write_json(path, about)
-    return Study(folder, preset, found, wanted, bases or folder.parent / "bases", jobs)
+    now_run = (now_arms, now_seeds)
+    return Study(folder, preset, all_arms, all_seeds, bases or folder.parent / "bases", jobs, now_run)
 
 
 def unpack(folder: Path) -> None:

@@ -258,6 +258,7 @@ def _ratio_on_rank(rank: int, world: int, rendezvous: str, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow  # two processes; the fast tests see it at work in tests/distributed
 def test_token_ratio_sums_over_processes(tmp_path):
     torch.multiprocessing.spawn(_ratio_on_rank, (2, str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
     for rank in range(2):

@@ -131,10 +131,8 @@ def test_every_recipe_without_a_hub_model_is_planned_without_a_connection(blocke
     assert blocked.attempts() == []
 
 
-@pytest.mark.parametrize(
-    "offline",
-    [pytest.param("0", id="nothing set", marks=pytest.mark.slow), pytest.param("1", id="HF_HUB_OFFLINE=1")],
-)  # the hub's client tries again and again, for half a minute
+@pytest.mark.slow  # the hub's client tries again and again, for half a minute, where nothing is set
+@pytest.mark.parametrize("offline", [pytest.param("0", id="nothing set"), pytest.param("1", id="HF_HUB_OFFLINE=1")])
 def test_a_hub_model_without_a_network_says_how_to_fetch_it(tmp_path: Path, offline: str) -> None:
     desk = Blocked(tmp_path)
     write_code(desk.folder / "code", 2)

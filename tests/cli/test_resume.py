@@ -182,6 +182,7 @@ def kill_and_compare(killer: Killer, name: str, *phases: str) -> None:
     assert set(store_faults(run, unbroken).values()) == {0}
 
 
+@pytest.mark.slow
 def test_kill_9_in_annotation_and_while_saving(killer: Killer) -> None:
     kill_and_compare(killer, "run", "annotation", "saving")
 

@@ -66,7 +66,8 @@ def test_ids_of_lines_on_real_files(
 ) -> None:
     """They are the whole text's under the Qwen2 and Llama-3 rules; not under GPT-2's, nor with blank lines apart."""
     differ = {"gpt2": 0, "own": 0}
-    for name, text in stdlib_texts:
+    some = stdlib_texts[::3]
+    for name, text in some:
         lines = PythonLines().segment(text)
         for rules in ("qwen2", "llama3"):
             tok = tokenizers[rules]
@@ -74,8 +75,8 @@ def test_ids_of_lines_on_real_files(
         differ["gpt2"] += flat(encode_actions(tokenizers["gpt2"], lines)) != encode_texts(tokenizers["gpt2"], [text])[0]
         own = PythonLines("own").segment(text)
         differ["own"] += flat(encode_actions(tokenizers["qwen2"], own)) != encode_texts(tokenizers["qwen2"], [text])[0]
-    assert differ["gpt2"] > 0.8 * len(stdlib_texts)
-    assert differ["own"] > 0.8 * len(stdlib_texts)
+    assert differ["gpt2"] > 0.8 * len(some)
+    assert differ["own"] > 0.8 * len(some)
 
 
 @WHOLE

@@ -30,6 +30,7 @@ NTP = ["ntp:fsdp2:passk", "ntp:fsdp2:recompute", "ntp:fsdp2:bf16"]
 GRPO = ["grpo:fsdp2", "grpo:ddp", "grpo:fsdp2:ahead", "grpo:fsdp2:idle", "grpo:ddp:idle"]
 TWO = [*NTP, "ra3:fsdp2", "ra3:ddp", "shared:fsdp2", "uneven:fsdp2", *GRPO, "grpo:fsdp2:bf16"]
 ONE = [job.replace("fsdp2", "one") for job in TWO if "ddp" not in job]
+SLOW = {"ntp:fsdp2:recompute", "ra3:ddp", "shared:fsdp2", "grpo:fsdp2:idle", "grpo:ddp:idle"}
 BY_THE_CLOCK = ("seconds", "per_second", "slot_occupancy")
 
 
@@ -42,14 +43,28 @@ def launch(out: Path, jobs: list[str]) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+def each(*jobs: Any) -> list[Any]:
+    """Jobs, or tuples that begin with one, as parameters of a test; the slow ones marked."""
+    first = [job if isinstance(job, str) else job[0] for job in jobs]
+    marks = [[pytest.mark.slow] if name in SLOW else [] for name in first]
+    return [
+        pytest.param(*((job,) if isinstance(job, str) else job), marks=mark)
+        for job, mark in zip(jobs, marks, strict=True)
+    ]
+
+
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all jobs, done once."""
+def out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all jobs, done once; those of the slow tests only where one of them was asked for."""
     folder = tmp_path_factory.mktemp("two-processes")
     corpus(folder / "corpus")
+    asked = [item for item in request.session.items if item.path == request.path]
+    leave_out = set() if any(item.get_closest_marker("slow") for item in asked) else SLOW
+    two = [job for job in TWO if job not in leave_out]
     for job in ONE:
-        worker.do(folder, job)
-    launch(folder, TWO)
+        if job in {other.replace("fsdp2", "one").replace("ddp", "one") for other in two}:
+            worker.do(folder, job)
+    launch(folder, two)
     return folder
 
 
@@ -61,7 +76,7 @@ def numbers(step: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in step.items() if not any(word in name for word in BY_THE_CLOCK)}
 
 
-@pytest.mark.parametrize("job", TWO)
+@pytest.mark.parametrize("job", each(*TWO))
 def test_ranks_see_the_same_numbers(out: Path, job: str) -> None:
     first, second = seen(out, job, 0), seen(out, job, 1)
     assert [str(numbers(step)) for step in first["steps"]] == [str(numbers(step)) for step in second["steps"]]
@@ -70,14 +85,14 @@ def test_ranks_see_the_same_numbers(out: Path, job: str) -> None:
 
 @pytest.mark.parametrize(
     ("two", "one", "tolerance"),
-    [
+    each(
         ("ntp:fsdp2:passk", "ntp:one:passk", 1e-4),
         ("ntp:fsdp2:recompute", "ntp:one:recompute", 1e-4),
         ("ra3:fsdp2", "ra3:one", 1e-3),
         ("ra3:ddp", "ra3:one", 1e-3),
         ("shared:fsdp2", "shared:one", 1e-3),
         ("uneven:fsdp2", "uneven:one", 1e-4),
-    ],
+    ),
 )
 def test_two_processes_log_what_one_logs(out: Path, two: str, one: str, tolerance: float) -> None:
     ours, theirs = seen(out, two)["steps"], seen(out, one)["steps"]
@@ -104,7 +119,7 @@ def test_sharded_bf16_is_as_near_to_fp32_as_bf16_of_one_process(out: Path) -> No
     assert gaps[0] < 3 * gaps[1] + 0.01
 
 
-@pytest.mark.parametrize("two", ["ra3:fsdp2", "ra3:ddp", "shared:fsdp2"])
+@pytest.mark.parametrize("two", each("ra3:fsdp2", "ra3:ddp", "shared:fsdp2"))
 def test_two_processes_score_and_annotate_like_one(out: Path, two: str) -> None:
     one = f"{two.split(':')[0]}:one"
     for mine, its in zip(seen(out, two)["scores"], seen(out, one)["scores"], strict=True):
@@ -119,7 +134,7 @@ def test_two_processes_score_and_annotate_like_one(out: Path, two: str) -> None:
         assert [t.ids.tolist() for t in stores[0]] == [t.ids.tolist() for t in stores[1]]
 
 
-@pytest.mark.parametrize("two", ["ntp:fsdp2:passk", "ra3:fsdp2", "ra3:ddp"])
+@pytest.mark.parametrize("two", each("ntp:fsdp2:passk", "ra3:fsdp2", "ra3:ddp"))
 def test_two_processes_leave_the_models_of_one(out: Path, two: str) -> None:
     one = two.replace("fsdp2", "one").replace("ddp", "one")
     for name in ("model", "model-ntp") if two.startswith("ra3") else ("model",):
@@ -146,7 +161,7 @@ def test_ranks_with_very_different_work_do_not_wait_for_each_other(out: Path) ->
         assert torch.allclose(value, one["weights"][name], atol=2e-5), name
 
 
-@pytest.mark.parametrize("two", GRPO)
+@pytest.mark.parametrize("two", each(*GRPO))
 def test_two_processes_sample_and_learn_like_one(out: Path, two: str) -> None:
     mine, its = (seen(out, job) for job in (two, two.replace("fsdp2", "one").replace("ddp", "one")))
     assert mine["answers"] == its["answers"]
@@ -158,10 +173,13 @@ def test_two_processes_sample_and_learn_like_one(out: Path, two: str) -> None:
         assert torch.allclose(value, its["weights"][name], atol=1e-4), name
 
 
-def test_ranks_without_a_lesson_keep_step_with_those_that_have_one(out: Path) -> None:
-    for how in ("fsdp2", "ddp"):
-        rows = seen(out, f"grpo:{how}:idle")["rows"]
-        assert {(few == 0, many == 0) for few, many in map(sorted, rows)} == {(True, False), (True, True)}
+@pytest.mark.parametrize("two", each("grpo:fsdp2:idle", "grpo:ddp:idle"))
+def test_ranks_without_a_lesson_keep_step_with_those_that_have_one(out: Path, two: str) -> None:
+    rows = seen(out, two)["rows"]
+    assert {(few == 0, many == 0) for few, many in map(sorted, rows)} == {(True, False), (True, True)}
+
+
+def test_ranks_have_lessons_of_different_length(out: Path) -> None:
     assert any(one != two for one, two in seen(out, "grpo:fsdp2")["rows"])
 
 

@@ -140,6 +140,7 @@ def on_rank(rank: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow  # the fast tests see it at work in tests/distributed
 def test_two_processes_are_one(tmp_path: Path) -> None:
     # run as a script: a spawned function is found by its module's name, and installed packages may claim `tests`
     ranks = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(2)]

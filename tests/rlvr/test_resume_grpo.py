@@ -37,11 +37,16 @@ def unbroken_and_broken(
     return unbroken, broken
 
 
-SETTINGS: list[dict[str, Any]] = [
-    {"beta": 0.1, "credit": "segment"},
+SETTINGS: list[Any] = [
     {"staleness": 1, "minibatches": 2},
     {"staleness": 3, "advantage": "std", "normalise": "sequence"},  # further ahead than an epoch is long
-    {"minibatches": 2, "updates_per_batch": 2, "mask_truncated": False},
+    *(
+        pytest.param(settings, marks=pytest.mark.slow)
+        for settings in (
+            {"beta": 0.1, "credit": "segment"},
+            {"minibatches": 2, "updates_per_batch": 2, "mask_truncated": False},
+        )
+    ),
 ]
 
 

@@ -146,7 +146,9 @@ def test_the_first_of_several_stop_strings_cuts(qwen: Any) -> None:
         assert stopped[i].text == first[: min(first.find(stop) for stop in (late, early) if stop in first)]
         assert stopped[i].finish == "stop"
         checked += 1
-    assert checked > 3
+        if checked == 5:
+            return
+    pytest.fail(f"only {checked} of the samples have such a token")
 
 
 def test_a_sample_cut_within_a_character_is_still_text(qwen: Any) -> None:

@@ -34,7 +34,14 @@ def not_passed(verdicts):
     return {name: f"{v.status}: {v.reason}" for name, v in verdicts.items() if v.status != "pass"}
 
 
-@pytest.mark.parametrize(("name", "options", "count"), [("humaneval", {}, 164), ("mbpp", {"split": "all"}, 974)])
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("humaneval", {}, 164),
+        ("mbpp", {"split": "validation"}, 90),
+        pytest.param("mbpp", {"split": "all"}, 974, marks=pytest.mark.slow),
+    ],
+)
 def test_tests_that_assert(shared_data, name, options, count):
     chosen = problems(shared_data, name, **options)
     assert len(chosen) == count
