@@ -302,7 +302,8 @@ def scalars(results: Results, tag: str) -> dict[str, float]:
                 values[f"{tag}/{prefix}{name}_lo"] = found.lo
                 values[f"{tag}/{prefix}{name}_hi"] = found.hi
     counts = {f"{tag}/verdict_{status}": float(count) for status, count in verdict_counts(results.outcomes).items()}
-    return values | counts | {f"{tag}/compiling": results.compiling}
+    cut = {} if results.cut is None else {f"{tag}/cut": results.cut}
+    return values | counts | {f"{tag}/compiling": results.compiling} | cut
 
 
 def as_markdown(judged: Sequence[tuple[Sample, Verdict]], show: int, notes: Sequence[str]) -> str:

@@ -139,7 +139,7 @@ def trained(recipe: str, corpus: Path, published: dict[str, Path], folder: Path)
     return {**{name: values for name, values in history.items()}, "iwae": [last["iwae_ce"]]}
 
 
-@pytest.mark.parametrize("recipe", ["tiny-ntp", "tiny-ra3", "tiny-brite"])
+@pytest.mark.parametrize("recipe", ["tiny-ntp", "tiny-ra3", pytest.param("tiny-brite", marks=pytest.mark.slow)])
 def test_tiny_recipes_train_to_pinned_losses(
     recipe: str, corpus: Path, published: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -134,7 +134,9 @@ class Automatic(L.LightningModule):
 
 
 @pytest.mark.parametrize("make", [policy, Automatic])
-@pytest.mark.parametrize("limit", [{"max_epochs": 2}, {"max_epochs": 3, "max_steps": 10}])
+@pytest.mark.parametrize(
+    "limit", [pytest.param({"max_epochs": 2}, marks=pytest.mark.slow), {"max_epochs": 3, "max_steps": 10}]
+)
 def test_plain_training_over_epochs(make: Any, limit: dict[str, Any], feed: Feed, tmp_path: Path) -> None:
     limits = {**limit, "limit_val_batches": 0 if make is Automatic else 1.0}
     unbroken = Run(tmp_path / "a", make, feed, **limits).to_the_end()

@@ -42,7 +42,8 @@ def table_lines(results: Results) -> list[str]:
     lines += [f"{name:10}" + "".join(f"{scores[name]!s:>{width}}" for _, scores in columns) for name in results.scores]
     counts = verdict_counts(results.outcomes)
     judged = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    lines.append(f"{'verdicts':10} {judged}; {len(results.outcomes)} tasks, {results.compiling:.0%} compile")
+    cut = "" if results.cut is None else f", {results.cut:.0%} cut at the token limit"
+    lines.append(f"{'verdicts':10} {judged}; {len(results.outcomes)} tasks, {results.compiling:.0%} compile{cut}")
     return lines
 
 

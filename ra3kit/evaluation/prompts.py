@@ -50,6 +50,8 @@ CHAT_STOPS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<
 
 LEAST_COMPILING = 0.5
 """Below this share of programs that compile, prompt and model do not fit, and every report says so."""
+MOST_CUT = 0.05
+"""Above this share of answers that were cut, the score says something of the limit, and every report says so."""
 
 
 # ---- what the model is given ----------------------------------------------------------------------------------------

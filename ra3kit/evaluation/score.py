@@ -12,7 +12,7 @@ from typing import Any
 from ra3kit.errors import RecipeError, RunError
 from ra3kit.evaluation.passk import Score, estimate, verdict_counts
 from ra3kit.evaluation.passk import notes as passk_notes
-from ra3kit.evaluation.prompts import LEAST_COMPILING, compiles, with_preamble
+from ra3kit.evaluation.prompts import LEAST_COMPILING, MOST_CUT, compiles, with_preamble
 from ra3kit.evaluation.samples import SAMPLES, Sample, Samples
 from ra3kit.progress import track
 from ra3kit.verify.problem import Calls, Problem, Status, Verdict
@@ -32,6 +32,7 @@ class Results:
         base_outcomes: the same on evalplus's base tests alone; None where the benchmark has no such tests.
         missing: tasks without a sample, left out of every score.
         compiling: share of the programs that are Python.
+        cut: share of the answers that ended at the token limit; None where the samples do not say how they ended.
         notes: what a reader must know, one line each.
         settings: the eval card.
     """
@@ -43,6 +44,7 @@ class Results:
     base_outcomes: dict[str, list[Status]] | None
     missing: list[str]
     compiling: float
+    cut: float | None = None
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -75,6 +77,7 @@ class Results:
             "tasks": len(self.outcomes),
             "missing": self.missing,
             "compiling": self.compiling,
+            "cut": self.cut,
             "notes": self.notes,
             "settings": self.settings,
             "outcomes": self.outcomes,
@@ -142,6 +145,7 @@ def score(
         base[row.task_id].append(verdict.base or verdict.status)
     has_base = any(isinstance(p.tests, Calls) and p.tests.base is not None for p in problems)
     compiling = sum(compiles(program) for program, _ in pairs) / len(pairs)
+    ends = [row.finish for row in flat]
     held = sorted({verdict.isolation for verdict in verdicts if verdict.isolation})
     results = Results(
         benchmark=benchmark,
@@ -151,6 +155,7 @@ def score(
         base_outcomes=base if has_base else None,
         missing=samples.missing,
         compiling=compiling,
+        cut=None if None in ends else ends.count("length") / len(ends),
         settings={**(settings or {}), "isolation": ", ".join(held) or "nothing was run"},
     )
     results.notes = _notes(results, samples, by_id)
@@ -163,6 +168,10 @@ def _notes(results: Results, samples: Samples, known: Mapping[str, Problem]) -> 
         lines.append(
             f"WARNING: only {results.compiling:.0%} of the programs are Python. Prompt style, stop list or extraction "
             f"do not fit this model; look at {SAMPLES} before believing the score."
+        )
+    if results.cut is not None and results.cut > MOST_CUT:
+        lines.append(
+            f"{results.cut:.0%} of the answers were cut at the token limit: more max_new_tokens may raise the score."
         )
     lines += samples.notes(known)
     sizes = {len(statuses) for statuses in results.outcomes.values()}

@@ -56,6 +56,8 @@ MEASURES: dict[str, Measure] = {
     "pass@1": Measure("pass@1", "sampled.pass@1", percent=True),
     "pass@5": Measure("pass@5", "sampled.pass@5", percent=True),
     "greedy": Measure("greedy", "greedy.pass@1", percent=True),
+    "compiling": Measure("programs that compile", "sampled.compiling", percent=True),
+    "cut": Measure("answers cut at the token limit", "sampled.cut", False, True),
     "plain_line": Measure("code alone, nats/line", "held_out.plain_line", False),
     "own_line": Measure("own thoughts, nats/line", "held_out.own_line", False),
     "iwae_line": Measure("IWAE, nats/line", "held_out.iwae_line", False),
@@ -187,7 +189,7 @@ def ends(curve: Curve) -> dict[str, float]:
 
 
 def of_evaluation(folder: Path) -> dict[str, Any]:
-    """Scores of an evaluation with their intervals over problems, and the share of programs that compile."""
+    """Scores of an evaluation with intervals over problems, shares of programs that compile and of answers cut."""
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     scores = results["scores"]
     return {
@@ -195,4 +197,5 @@ def of_evaluation(folder: Path) -> dict[str, Any]:
         "intervals": {name: [score["lo"], score["hi"]] for name, score in scores.items()},
         "tasks": results["tasks"],
         "compiling": results["compiling"],
+        "cut": results["cut"],
     }

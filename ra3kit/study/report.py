@@ -35,7 +35,7 @@ SMOOTH = 5
 """Steps of the running mean of rewards."""
 
 COLUMNS = {
-    "Scores on the tasks": ("pass@1", "pass@5", "greedy"),
+    "Scores on the tasks": ("pass@1", "pass@5", "greedy", "compiling", "cut"),
     "Held-out code (less is better)": ("m_step", "plain_line", "own_line", "iwae_line"),
     "The model's own thoughts, on held-out code": (
         *("thought_rate", "thought_length", "nmi", "precision", "recall", "named"),

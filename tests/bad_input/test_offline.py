@@ -101,6 +101,7 @@ def test_the_block_holds_and_counts(tmp_path: Path) -> None:
     assert desk.run("import socket; a, b = socket.socketpair(); a.send(b'x'); print(b.recv(1))").stdout == "b'x'\n"
 
 
+@pytest.mark.slow
 def test_the_whole_default_path_never_tries_to_connect(blocked: Blocked) -> None:
     """Recipes, plans, training of each stage, annotation, report, evaluation, comparison; no variable says offline."""
     evaluate = "eval --benchmark ra3kit limit=2 max_new_tokens=4 workers=1"

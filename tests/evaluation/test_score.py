@@ -60,6 +60,24 @@ def test_pass_at_k_comes_from_the_verdicts() -> None:
     assert [(row.task_id, row.sample) for row, _ in judged] == [(f"t/{t}", i) for t in range(3) for i in range(4)]
 
 
+def test_the_share_of_answers_that_were_cut_is_told_and_noted_where_it_matters() -> None:
+    def ending(*finish: Any) -> Any:
+        samples = Samples(of={"t/0": [Sample("t/0", GOOD, sample=i, finish=each) for i, each in enumerate(finish)]})
+        return scores.score(samples, PROBLEMS, (1,), benchmark="b", model="m", progress=False)[0]
+
+    results = ending("end", "length", "stop")
+    assert results.cut == results.as_dict()["cut"] == 1 / 3
+    assert cards.table_lines(results)[-1].endswith("100% compile, 33% cut at the token limit")
+    assert any("33% of the answers were cut" in note for note in results.notes)
+    assert ending("end", "end").cut == 0
+    for unlimited in (ending("end", *["stop"] * 19), ending("length", *["end"] * 19)):  # 5 % is not above it
+        assert not any("cut" in note for note in unlimited.notes)
+    unsaid = ending("length", None)
+    assert unsaid.cut is None
+    assert cards.table_lines(unsaid)[-1].endswith("compile")
+    assert not any("cut" in note for note in unsaid.notes)
+
+
 def test_few_programs_that_compile_are_said_loudly() -> None:
     results, _ = judge({"t/0": [BROKEN, GOOD, BROKEN]})
     assert results.notes[0].startswith("WARNING: only 33% of the programs are Python.")
