@@ -74,27 +74,26 @@ Q = {**EM, "updates": "updates", "c": "c"}
 _ARMS = (  # those of the claims first
     Arm("base", "pretrained on sloppy, commented programs; where all others start", "tiny-base", "", minutes=2.5),
     Arm("ntp", "next-token prediction on the expert corpus", "study/ntp", takes=TRAINED, minutes=0.5),
-    Arm("ra3", "RA3 with a causal posterior, as in the paper", "study/ra3", takes=Q, minutes=1.5),
+    Arm("ra3", "RA3 with a causal posterior, as in the paper", "study/ra3", takes=Q, minutes=1.8),
     Arm(
         "ntp-compute",
         "next-token prediction for about as many CPU seconds as RA3 takes",
         "study/ntp",
         takes={"programs": "programs", "steps": "compute_steps"},
-        minutes=1.7,
+        minutes=2,
     ),
     *(
-        Arm(f"grpo-from-{start}", f"GRPO from {start}", RLVR, start, {"steps": "grpo_steps"}, minutes=3.5)
+        Arm(f"grpo-from-{start}", f"GRPO from {start}", RLVR, start, {"steps": "grpo_steps"}, minutes=1.5)
         for start in ("base", "ntp", "ra3")
     ),
     Arm("random", "control: thoughts in random places", "study/random", takes=EM, minutes=0.5),
     Arm("oracle", "upper bound: the true intents at their lines", "study/oracle", takes=EM, minutes=0.5),
-    Arm("ra3-hindsight", "RA3 with a posterior that sees coming lines", "study/ra3-hindsight", takes=Q, minutes=2),
     Arm(
         "resampled",
         "no RL: the best of 8 draws by likelihood annotates",
         "study/resampled",
         takes={**EM, "c": "c"},
-        minutes=0.7,
+        minutes=0.9,
     ),
     Arm(
         "brite",
@@ -108,10 +107,11 @@ _ARMS = (  # those of the claims first
         "a thought before every line",
         "study/every-line",
         takes={**EM, "updates": "updates"},
-        minutes=2,
+        minutes=2.7,
     ),
+    Arm("ra3-hindsight", "RA3 with a posterior that sees coming lines", "study/ra3-hindsight", takes=Q, minutes=5.3),
     *(
-        Arm(f"c={c:g}", f"RA3 with c = {c:g}", "study/ra3", takes=Q, sets={"c": c}, minutes=1.5, sweep="c", x=c)
+        Arm(f"c={c:g}", f"RA3 with c = {c:g}", "study/ra3", takes=Q, sets={"c": c}, minutes=1.8, sweep="c", x=c)
         for c in (0, 0.25, 4, 16)
     ),
     *(
@@ -121,7 +121,7 @@ _ARMS = (  # those of the claims first
             f"study/{of}",
             takes=Q if of == "ra3" else TRAINED,
             sets={"programs": n},
-            minutes=1.5 if of == "ra3" else 0.5,
+            minutes=1.8 if of == "ra3" else 0.5,
             sweep="programs",
             x=n,
         )
