@@ -180,6 +180,11 @@ def where_not(found: Mapping[str, Any]) -> list[Block]:
         line = f"{claim['ours']} is {side} {claim['theirs']} by {MEASURES[claim['measure']].title}: {gap}{interval}"
         if line not in lines:
             lines.append(line)
+    lines += [
+        f"with {x:g} expert programs ra3 is not ahead of ntp by pass@1: {listed(gaps, 'pass@1', True)}"
+        for x, gaps in gaps_by_programs(found, "pass@1")
+        if np.mean(gaps) <= 0
+    ]
     return [Items(lines)] if lines else ["Nowhere among the arms that are here."]
 
 
@@ -245,9 +250,52 @@ def sweep_sections(found: Mapping[str, Any]) -> list[Section]:
         if len(places) < 2:
             continue
         rows = [["arm", sweep, *(MEASURES[key].title for key in keys)]]
-        rows += [[arm, f"{x:g}", *(cell(table[arm].get(key), key) for key in keys)] for x, arm in places]
-        sections.append(Section(about, [Table(rows), f"Means over the seeds that were swept and count: {seeds}."]))
+        rows += [[arm, f"{x:g}", *(each_seed(table[arm].get(key), key) for key in keys)] for x, arm in places]
+        blocks: list[Block] = [Table(rows), f"Means over the seeds that were swept and count: {seeds}."]
+        gaps = {key: dict(gaps_by_programs(found, key)) for key in GAPS} if sweep == "programs" else {}
+        if any(gaps.values()):
+            head = ["expert programs", *(f"ra3 over ntp, {MEASURES[key].title}" for key in GAPS)]
+            where = sorted({x for by_x in gaps.values() for x in by_x})
+            cells = [[listed(gaps[key].get(x), key, True) for key in GAPS] for x in where]
+            blocks += [Table([head, *([f"{x:g}", *row] for x, row in zip(where, cells, strict=True))])]
+        sections.append(Section(about, blocks))
     return sections
+
+
+GAPS = ("pass@1", "greedy", "iwae_line")
+"""What RA3 and NTP are compared by in a sweep."""
+
+
+def each_seed(entry: Mapping[str, Any] | None, measure: str) -> str:
+    """Mean and the value of each seed, in their order: an interval of two or three seeds says nothing."""
+    return "-" if entry is None else listed(list(entry["values"].values()), measure)
+
+
+def listed(values: Sequence[float] | None, measure: str, signed: bool = False) -> str:
+    """Their mean, and each.
+
+    >>> listed([0.1, 0.2], "pass@1"), listed([-0.007, -0.003], "pass@1", True), listed([2.0], "iwae_line")
+    ('15.0 % (10.0, 20.0)', '-0.5 (-0.7, -0.3)', '2.000')
+    """
+    if not values:
+        return "-"
+    parts = ", ".join(shown(value, measure, signed).removesuffix(" %") for value in values)
+    return shown(float(np.mean(values)), measure, signed) + (f" ({parts})" if len(values) > 1 else "")
+
+
+def gaps_by_programs(found: Mapping[str, Any], measure: str) -> list[tuple[float, list[float]]]:
+    """(expert programs, how far RA3 is ahead of NTP on each seed that was swept), from few to many."""
+    table = found["sweeps"]["table"]
+    by_x: dict[float, dict[str, Mapping[str, float]]] = {}
+    for x, arm in sweep_places(found, "programs"):
+        by_x.setdefault(x, {})[arm.partition("-")[0]] = table[arm].get(measure, {}).get("values", {})
+    sign = -1 if MEASURES[measure].higher is False else 1
+    gaps = {
+        x: [sign * (value - of["ntp"][seed]) for seed, value in of["ra3"].items() if seed in of["ntp"]]
+        for x, of in by_x.items()
+        if {"ra3", "ntp"} <= of.keys()
+    }
+    return [(x, each) for x, each in sorted(gaps.items()) if each]
 
 
 def sweep_places(found: Mapping[str, Any], sweep: str) -> list[tuple[float, str]]:
@@ -400,6 +448,8 @@ def draw_sweeps(path: Path, found: Mapping[str, Any]) -> bool:
         points = [(x, table[arm][key]["mean"]) for x, arm in arms if key in table[arm]]
         if points:
             axes.plot(*zip(*points, strict=True), style, color=colour(of), label=label)
+            each = [(x, value) for x, arm in arms if key in table[arm] for value in table[arm][key]["values"].values()]
+            axes.plot(*zip(*each, strict=True), ".", color=colour(of), alpha=0.5, markersize=4)
 
     line(panels[0], "ra3", places["c"], "pass@1", "pass@1")
     line(panels[0], "ra3", places["c"], "thought_rate", "thought rate", "o:")

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from ra3kit.reports.curves import Curve
+from ra3kit.reports.document import as_markdown
 from ra3kit.study.arms import ARMS
 from ra3kit.study.compare import gain, gate, summary, verdict
 from ra3kit.study.measures import MEASURES, of_run, value_of
 from ra3kit.study.regime import CLAIMS, PRESETS
-from ra3kit.study.report import sections_of, sweep_places, write_report
+from ra3kit.study.report import gaps_by_programs, sections_of, sweep_places, write_report
 from ra3kit.study.statistics import paired
 
 SEEDS = (1, 2, 3, 4, 5, 6)
@@ -149,6 +150,28 @@ def test_a_sweep_is_shown_once_one_of_its_own_arms_is_there() -> None:
     for arm in ("c=0", "c=0.25", "c=4", "c=16"):
         there["sweeps"]["table"][arm] = {}
     assert sweep_places(there, "c") == []
+
+
+def test_how_far_ra3_is_ahead_by_the_amount_of_expert_data() -> None:
+    there = found()
+    table = there["sweeps"]["table"]
+    full = table["ra3-programs=1500"]["pass@1"]["values"]
+    full |= {"1": 0.5, "2": 0.5}  # ntp has 0.51 and 0.52
+    table["ra3-programs=600"]["pass@1"]["values"] = {"2": 0.9}  # one seed only: compared on that
+    gaps = gaps_by_programs(there, "pass@1")
+    assert [x for x, _ in gaps] == [150, 300, 600, 1500]
+    assert gaps[0][1] == pytest.approx([0.2, 0.2])
+    assert gaps[2][1] == pytest.approx([0.38])
+    assert gaps[3][1] == pytest.approx([-0.01, -0.02])
+    assert dict(gaps_by_programs(there, "iwae_line"))[300] == pytest.approx([0.2, 0.2])  # positive: less, and better
+
+    text = as_markdown(sections_of(there, []))
+    assert "with 1500 expert programs ra3 is not ahead of ntp by pass@1: -1.5 (-1.0, -2.0)" in text
+    assert "with 600 expert programs ra3 is not" not in text
+    assert "| 150 | +20.0 (+20.0, +20.0) | +0.0 (+0.0, +0.0) | +0.200 (+0.200, +0.200) |" in text
+    assert "| c=4 | 4 | 71.5 % (71.0, 72.0) |" in text  # each seed, and no interval of two
+    del table["ntp-programs=1500"]["pass@1"]
+    assert [x for x, _ in gaps_by_programs(there, "pass@1")] == [150, 300, 600]
 
 
 def test_every_measure_has_its_place() -> None:
