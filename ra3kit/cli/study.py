@@ -16,7 +16,7 @@ from ra3kit.errors import RunError
 JOBS = 2
 """A laptop has as many cores."""
 EXAMPLES = """examples:
-  ra3kit study --preset quick                       # a smoke run: minutes
+  ra3kit study --preset quick                       # a smoke run: about 10 minutes on 2 cores
   ra3kit study --preset full                        # hours
   ra3kit study --preset full --resume               # go on
   ra3kit study --preset full --jobs 8               # on 8 cores

@@ -74,7 +74,10 @@ def verdict(found: Paired | None, target: float | None, smoke: bool = False) -> 
     if found is None:
         return "not measured"
     if smoke or len(found.differences) < FEW:
-        return f"not judged: {len(found.differences)} seeds" + (", a smoke run" if smoke else f", fewer than {FEW}")
+        seeds = len(found.differences)
+        return f"not judged: {seeds} seed{'s' if seeds > 1 else ''}" + (
+            ", a smoke run" if smoke else f", fewer than {FEW}"
+        )
     if found.low <= 0 <= found.high:
         return "undecided: the interval includes 0"
     if found.high < 0:

@@ -135,7 +135,7 @@ PRESETS: dict[str, Preset] = {
         QUICK,
         (21, 22),
         ("base", "ntp", "ra3", "resampled", "oracle", "grpo-from-ntp", "grpo-from-ra3"),
-        pace=0.35,
+        pace=0.5,
         smoke=True,
     ),
     "full": Preset("full", "the study: 6 fresh worlds, all arms, sweeps", FULL, tuple(range(1, 7)), (*MAIN, *SWEEPS)),

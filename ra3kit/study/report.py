@@ -168,10 +168,13 @@ def shown(value: float, measure: str, signed: bool = False) -> str:
 def where_not(found: Mapping[str, Any]) -> list[Block]:
     """Every comparison in which RA3 is not shown to be the better one."""
     lines = []
-    for claim in [*found["claims"], *found["beside"]]:
+    compared = [claim for claim in [*found["claims"], *found["beside"]] if claim["gated"] is not None]
+    if all(claim["verdict"].startswith("not judged") for claim in compared):
+        return ["Nothing is judged: there are too few seeds to tell."]
+    for claim in compared:
         gated = claim["gated"]
         ours = claim["ours"].removeprefix("grpo-from-")
-        if gated is None or ours != "ra3" or gated["low"] > 0 or claim["verdict"].startswith("not judged"):
+        if ours != "ra3" or gated["low"] > 0 or claim["verdict"].startswith("not judged"):
             continue
         gap = shown(gated["mean"], claim["measure"], True)
         low, high = (shown(gated[end], claim["measure"], True) for end in ("low", "high"))

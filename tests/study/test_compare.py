@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ def results() -> dict[int, dict[str, dict[str, Any]]]:
     return {seed: {name: made_up(name, seed) for name in names} for seed in SEEDS}
 
 
-def found() -> dict[str, Any]:
-    full = PRESETS["full"]
+def found(smoke: bool = False) -> dict[str, Any]:
+    full = replace(PRESETS["full"], smoke=smoke)
     about = {
         "preset": "full",
         "regime": asdict(full.regime),
@@ -172,6 +172,11 @@ def test_how_far_ra3_is_ahead_by_the_amount_of_expert_data() -> None:
     assert "| c=4 | 4 | 71.5 % (71.0, 72.0) |" in text  # each seed, and no interval of two
     del table["ntp-programs=1500"]["pass@1"]
     assert [x for x, _ in gaps_by_programs(there, "pass@1")] == [150, 300, 600]
+
+
+def test_where_nothing_is_judged_ra3_is_not_said_to_help_everywhere() -> None:
+    [judging] = [section for section in sections_of(found(smoke=True), []) if section.title.startswith("Where RA3")]
+    assert judging.blocks == ["Nothing is judged: there are too few seeds to tell."]
 
 
 def test_every_measure_has_its_place() -> None:
