@@ -48,7 +48,7 @@ def test_tests_that_assert(shared_data, name, options, count):
     assert not_passed(judged(chosen)) == {}
 
 
-@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
+@pytest.mark.parametrize("name", ["humaneval", pytest.param("mbpp", marks=pytest.mark.slow)])
 def test_a_program_that_answers_nothing_passes_nowhere(shared_data, name):
     chosen = problems(shared_data, name)[:100]
     program = "import sys\ndef __getattr__(name): return lambda *args: None\n"
