@@ -36,7 +36,7 @@ $(VENV)/.stamp-docs: pyproject.toml constraints.txt | $(BIN)/python
 
 install: $(VENV)/.stamp-run ## create .venv and install ra3kit with the tested versions
 
-quickstart: $(VENV)/.stamp-run ## install, then mid-train a small model with RA3 and with NTP (under 8 minutes on 2 cores)
+quickstart: $(VENV)/.stamp-run ## install, then mid-train a small model with RA3 and with NTP (under 8 minutes on 2 fast cores)
 	$(BIN)/ra3kit fit --recipe quickstart
 
 test: $(VENV)/.stamp-dev ## the fast tests, JOBS files at a time
