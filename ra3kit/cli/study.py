@@ -17,7 +17,7 @@ JOBS = 2
 """A laptop has as many cores."""
 EXAMPLES = """examples:
   ra3kit study --preset quick                       # a smoke run: about 10 minutes on 2 cores
-  ra3kit study --preset full                        # hours
+  ra3kit study --preset full                        # about 3 hours on 2 cores
   ra3kit study --preset full --resume               # go on
   ra3kit study --preset full --jobs 8               # on 8 cores
   ra3kit study --preset full --out runs/study/dev --val --arms base ntp ra3 --seeds 101 102

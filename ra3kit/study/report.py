@@ -188,6 +188,10 @@ def where_not(found: Mapping[str, Any]) -> list[Block]:
         for x, gaps in gaps_by_programs(found, "pass@1")
         if np.mean(gaps) <= 0
     ]
+    lines += [
+        f"{arm} has lost its thoughts ({shown(rate, 'thought_rate')} of the lines): next-token prediction is left"
+        for arm, rate in silent(found)
+    ]
     return [Items(lines)] if lines else ["Nowhere among the arms that are here."]
 
 
@@ -263,6 +267,20 @@ def sweep_sections(found: Mapping[str, Any]) -> list[Section]:
             blocks += [Table([head, *([f"{x:g}", *row] for x, row in zip(where, cells, strict=True))])]
         sections.append(Section(about, blocks))
     return sections
+
+
+SILENT = 0.05
+"""An arm of RA3 with thoughts at fewer lines than this has all but lost them."""
+
+
+def silent(found: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """(arm of RA3, share of lines it thinks at) of those whose thoughts are gone: a reason for what they score."""
+    rates = {
+        arm: values.get("thought_rate", {}).get("mean")
+        for arm, values in found["table"].items()
+        if "ra3" in found["arms"][arm]["recipe"]
+    }
+    return [(arm, rate) for arm, rate in rates.items() if rate is not None and rate < SILENT]
 
 
 GAPS = ("pass@1", "greedy", "iwae_line")

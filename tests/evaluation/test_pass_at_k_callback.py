@@ -119,6 +119,8 @@ def test_what_it_logs_and_leaves_is_an_evaluation(path: Path, tmp_path: Path) ->
             assert f"eval/ra3kit/base_pass@{k}{end}" in tags
     for status, count in results["verdicts"].items():
         assert events.Scalars(f"eval/ra3kit/verdict_{status}")[0].value == count
+    for share in ("compiling", "cut"):
+        assert events.Scalars(f"eval/ra3kit/{share}")[0].value == pytest.approx(results[share])
     [text] = events.Tensors("eval/ra3kit/samples/text_summary")
     shown = text.tensor_proto.string_val[0].decode()
     names = list(results["outcomes"])

@@ -16,7 +16,7 @@ from ra3kit.study.arms import ARMS
 from ra3kit.study.compare import gain, gate, summary, verdict
 from ra3kit.study.measures import MEASURES, of_run, value_of
 from ra3kit.study.regime import CLAIMS, PRESETS
-from ra3kit.study.report import gaps_by_programs, sections_of, sweep_places, write_report
+from ra3kit.study.report import gaps_by_programs, sections_of, silent, sweep_places, write_report
 from ra3kit.study.statistics import paired
 
 SEEDS = (1, 2, 3, 4, 5, 6)
@@ -177,6 +177,15 @@ def test_how_far_ra3_is_ahead_by_the_amount_of_expert_data() -> None:
 def test_where_nothing_is_judged_ra3_is_not_said_to_help_everywhere() -> None:
     [judging] = [section for section in sections_of(found(smoke=True), []) if section.title.startswith("Where RA3")]
     assert judging.blocks == ["Nothing is judged: there are too few seeds to tell."]
+
+
+def test_an_arm_that_lost_its_thoughts_is_named_with_where_it_does_not_help() -> None:
+    there = found()
+    assert silent(there) == []
+    there["table"]["c=16"]["thought_rate"]["mean"] = 0.01
+    there["table"]["ntp"]["thought_rate"]["mean"] = 0.0  # which never had any
+    assert silent(there) == [("c=16", 0.01)]
+    assert "- c=16 has lost its thoughts (1.0 % of the lines)" in as_markdown(sections_of(there, []))
 
 
 def test_every_measure_has_its_place() -> None:
